@@ -1,0 +1,58 @@
+"""What a workload is: a module that builds the same step for every peer, and the arguments it builds it with.
+
+A workload's module has one function per peer, named by the peer's key (see peers.py). It takes the workload's arguments
+and returns `step`, a callable without arguments that does one step, waits for it, and returns a number (or a 0-d array
+or tensor) that all peers must agree on; or a `Difference` of two such steps.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+__all__ = ["Difference", "Workload"]
+
+Step = Callable[[], Any]
+
+
+class Difference(NamedTuple):
+    """The time of `step` minus the time of `baseline`: what only the former does."""
+
+    step: Step
+    baseline: Step
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One line of the table.
+
+    `module` is the name of the file in workloads/; `arguments` go to its functions. A step does `count` times what the
+    line names; the time shown is for one. `tolerance` is relative, between the numbers that the peers' steps return.
+    Those with `quick` are part of `--quick`; `once` forbids to repeat a step within one timing; the peers `without` are
+    left out although they have a function.
+    """
+
+    name: str
+    module: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    count: int = 1
+    tolerance: float | None = 1e-9
+    quick: bool = False
+    once: bool = False
+    without: tuple[str, ...] = ()
+
+    def peers(self) -> list[str]:
+        """The keys of the peers that this workload has a function for."""
+        from .peers import PEERS
+
+        module = self._load()
+        return [key for key in PEERS if hasattr(module, key) and key not in self.without]
+
+    def build(self, peer: str) -> Step | Difference:
+        """The step of `peer`, ready to run."""
+        return getattr(self._load(), peer)(**self.arguments)
+
+    def _load(self) -> Any:
+        return importlib.import_module(f".workloads.{self.module}", __package__)

@@ -1,0 +1,75 @@
+"""fastgrad: reverse-mode automatic differentiation with PyTorch's API, executed by compiled sweeps over a flat tape."""
+
+from math import e, inf, nan, pi
+from typing import TYPE_CHECKING, Any
+
+from . import autograd, devices, dtypes
+from .autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .compiled import compile
+from .control import eager, get_num_threads, set_num_threads, stats
+from .control import tape_table as tape
+from .devices import device
+from .dtypes import (
+    dtype, finfo, float32, float64, get_default_dtype, iinfo, int32, int64, promote_types, set_default_dtype, uint8,
+)  # fmt: skip
+from .dtypes import bool_ as bool
+from .execute import set_tier
+from .functions.creation import (
+    Generator, arange, as_tensor, asarray, bernoulli, default_generator, empty, empty_like, eye, from_numpy, full, full_like,
+    get_rng_state, initial_seed, linspace, logspace, manual_seed, multinomial, normal, ones, ones_like, rand, rand_like,
+    randint, randint_like, randn, randn_like, randperm, seed, set_rng_state, tensor, zeros, zeros_like,
+)  # fmt: skip
+from .functions.indexing import (
+    argsort, gather, index_add, index_copy, index_fill, index_select, masked_fill, masked_select, nonzero,
+    repeat_interleave, scatter, scatter_add, sort, take, topk, unique,
+)  # fmt: skip
+from .functions.pointwise import (
+    abs, absolute, add, addcdiv, addcmul, allclose, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, ceil, clamp, clip,
+    cos, div, divide, eq, equal, erf, exp, exp2, expm1, floor, floor_divide, ge, gt, isclose, isfinite, isinf, isnan, le,
+    lerp, log, log1p, log2, log10, logical_and, logical_not, logical_or, logical_xor, lt, maximum, minimum, mul, multiply,
+    ne, neg, negative, pow, reciprocal, relu, remainder, round, rsqrt, sigmoid, sign, sin, sqrt, square, sub, subtract, tan,
+    tanh, true_divide, trunc, where,
+)  # fmt: skip
+from .functions.products import addmm, baddbmm, bmm, diag, diagonal, dot, ger, matmul, mm, mv, outer, trace
+from .functions.reductions import (
+    all, amax, amin, any, argmax, argmin, cumsum, logsumexp, max, mean, min, norm, prod, std, sum, var,
+)  # fmt: skip
+from .functions.shapes import (
+    broadcast_to, cat, chunk, clone, concat, concatenate, flatten, flip, hstack, movedim, narrow, permute, repeat, reshape,
+    select, split, squeeze, stack, swapaxes, t, tile, transpose, tril, triu, unbind, unsqueeze, vstack,
+)  # fmt: skip
+from .printing import set_printoptions
+from .serialize import load, save
+from .tensor import Size, Tensor
+
+# isort: split
+from . import nn, optim  # written with the names above
+from .nn.functional import log_softmax, softmax
+
+__version__ = "0.1.0"
+
+long = int64
+int = int32
+float = float32
+double = float64
+
+
+def is_tensor(obj: Any) -> "builtins.bool":
+    """Whether an object is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def numel(input: Tensor) -> "builtins.int":
+    """The number of elements."""
+    return input.numel()
+
+
+def detach(input: Tensor) -> Tensor:
+    """The same memory outside of any gradient."""
+    return input.detach()
+
+
+if TYPE_CHECKING:
+    import builtins
+
+__all__ = [name for name in dir() if not name.startswith("_") and name not in ("Any", "TYPE_CHECKING")]

@@ -1,0 +1,72 @@
+"""What `grad_fn` shows: the entry a tensor was made by, and the entries behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import recording as tape
+from ..recording import ALIAS, LEAF, Signature
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+class GradFn:
+    """A node of the gradient graph: `name()`, and `next_functions`, pairs of nodes and 0."""
+
+    def __init__(self, tensor: Tensor | None, entries: Any = None, slot: int = -1, sources: Any = None) -> None:
+        if tensor is not None:
+            meta = tensor._meta
+            if type(meta) is not Signature:
+                tr = tape.local.trace
+                self._name = meta.name or meta.op.label
+                self._entries, self._slot, self._sources = list(tr.entries()), meta.slot, dict(tr.sources)
+            else:
+                graph, slot = tensor._origin
+                self._name = meta.name or graph.entries[slot].op.label
+                self._entries, self._slot, self._sources = graph.entries, slot, graph.sources
+        else:
+            node = entries[slot]
+            self._entries, self._slot, self._sources = entries, slot, sources
+            self._name = node.name or node.op.label
+
+    def name(self) -> str:
+        """The name PyTorch would print: AddBackward0."""
+        return f"{self._name}Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes this one passes gradients to."""
+        found: list[tuple[Any, int]] = []
+        for operand in self._entries[self._slot].operands:
+            node = self._entries[operand]
+            if not node.requires_grad:
+                found.append((None, 0))
+            elif node.op is LEAF or node.op is ALIAS:
+                source = self._sources.get(operand)
+                if isinstance(source, tuple):
+                    graph, slot = source
+                    found.append((GradFn(None, graph.entries, slot, graph.sources), 0))
+                else:
+                    found.append((AccumulateGrad(source), 0))
+            else:
+                found.append((GradFn(None, self._entries, operand, self._sources), 0))
+        return tuple(found)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()}>"
+
+
+class AccumulateGrad:
+    """The end of a gradient's way: a leaf."""
+
+    def __init__(self, variable: Any) -> None:
+        self.variable = variable
+        self.next_functions: tuple[Any, ...] = ()
+
+    def name(self) -> str:
+        """Its class's name."""
+        return "AccumulateGrad"
+
+    def __repr__(self) -> str:
+        return "<AccumulateGrad>"

@@ -1,0 +1,211 @@
+"""The quick ways into the tape: recorders for operations of one and two tensors, and for composites.
+
+A recorder looks one edge up and makes one tensor; everything else is in `tape`. The bodies below are written out rather than
+shared because they are what a training loop spends its time in.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from . import recording as tape
+from .ops.table import Operation
+from .recording import COMPOSITE, Edge, Node, Urgent, apply_scalar, apply_slow, enter, local
+
+_new = object.__new__
+_NUMBERS = (float, int, bool)
+
+
+def tensor_operand(value: Any, name: str) -> Any:
+    """A Tensor from an argument that should be one; NumPy scalars are numbers."""
+    if isinstance(value, tape.TENSOR):
+        return value
+    raise TypeError(f"{name}(): argument must be Tensor, not {type(value).__name__}")
+
+
+def unary(op: Operation) -> Callable[[Any], Any]:
+    """A recorder for an operation of one tensor."""
+    code, name = op.code, op.name
+
+    def record(input: Any) -> Any:
+        tr = local.trace
+        try:
+            epoch, slot = input._at
+        except AttributeError:
+            raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}") from None
+        if epoch != tr.epoch:
+            slot = enter(tr, input)
+        node = tr.node.next.get((code, slot))
+        if node is None:
+            return apply_slow(tr, op, (input,), None)
+        tr.node = node
+        t = _new(tape.TENSOR)
+        t._at = (tr.epoch, node.slot)
+        t._meta = node
+        tr.live.append(t)
+        return t
+
+    record.__name__ = name
+    record.__doc__ = f"{name} of every element of `input`."
+    return record
+
+
+def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Callable[[Any, Any], Any]:
+    """A recorder for an operation of two tensors, or of a tensor and a number."""
+    code, name = op.code, op.name
+
+    def record(input: Any, other: Any) -> Any:
+        tr = local.trace
+        Tensor = tape.TENSOR
+        if not isinstance(other, Tensor):
+            kind = type(other)
+            if kind in _NUMBERS:
+                if isinstance(input, Tensor):
+                    return apply_scalar(op, input, other, swapped)
+                if type(input) in _NUMBERS:
+                    raise TypeError(f"{name}(): at least one argument must be Tensor, got two numbers")
+            number = _number(other)
+            if number is not None:
+                return record(input, number)
+            if operator:
+                return NotImplemented
+            raise TypeError(f"{name}(): argument 'other' must be Tensor or number, not {kind.__name__}")
+        if not isinstance(input, Tensor):
+            number = _number(input)
+            if number is None:
+                raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+            return apply_scalar(op, other, number, not swapped)
+        a, b = (other, input) if swapped else (input, other)
+        epoch = tr.epoch
+        e, left = a._at
+        if e != epoch:
+            left = enter(tr, a)
+            epoch = tr.epoch
+        e, right = b._at
+        if e != epoch:
+            right = enter(tr, b)
+            if tr.epoch != epoch:
+                return record(input, other)
+        node = tr.node.next.get((code, left, right))
+        if node is None:
+            return apply_slow(tr, op, (a, b), None)
+        tr.node = node
+        t = _new(Tensor)
+        t._at = (epoch, node.slot)
+        t._meta = node
+        tr.live.append(t)
+        return t
+
+    record.__name__ = name
+    record.__doc__ = f"{name} of `input` and `other`, element by element, broadcast."
+    return record
+
+
+def _number(value: Any) -> Any:
+    """The Python number in a NumPy scalar or a subclass of float or int, or None."""
+    if isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    item = getattr(value, "item", None)
+    if item is not None and getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
+        return item()
+    return None
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def composite(label: str | None = None) -> Callable[[F], F]:
+    """Make a function of tensors one edge of the trace cache.
+
+    The function is recorded when it is met first in some place; later, calling it is one look-up. Its arguments are tensors,
+    tuples or lists of tensors, and hashable values, which are part of the key; Python numbers in its body become constants.
+    It must not observe values or write in place. Its result carries `label` as the name of its gradient function.
+    """
+
+    def decorate(function: F) -> F:
+        identity = f"{function.__module__}.{function.__qualname__}"
+
+        @functools.wraps(function)
+        def record(*arguments: Any) -> Any:
+            tr = local.trace
+            if tr.static:
+                return function(*arguments)
+            key = _key(tr, identity, arguments)
+            edge = tr.node.next.get(key)
+            if edge is None:
+                return _record(tr, identity, label, function, arguments)
+            tr.node = edge.end
+            return _results(tr, edge.outputs)
+
+        return record  # type: ignore[return-value]
+
+    return decorate
+
+
+def _key(tr: Any, identity: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    while True:
+        epoch = tr.epoch
+        key = (identity, *[_part(tr, x) for x in arguments])
+        if tr.epoch == epoch:
+            return key
+
+
+def _part(tr: Any, x: Any) -> Any:
+    if isinstance(x, tape.TENSOR):
+        at = x._at
+        return at[1] if at[0] == tr.epoch else enter(tr, x)
+    if isinstance(x, (tuple, list)):
+        return ("sequence", *[_part(tr, y) for y in x])
+    return (type(x), x)
+
+
+def _results(tr: Any, outputs: Any) -> Any:
+    if type(outputs) is Node:
+        return tape.result(tr, outputs)
+    return None if outputs is None else tuple([_results(tr, x) for x in outputs])
+
+
+def _record(tr: Any, identity: str, label: str | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    tape.room(tr)
+    key = _key(tr, identity, arguments)
+    start = tr.real
+    edge = start.next.get(key)
+    if edge is not None:
+        tr.node = edge.end if type(tr.node) is not Urgent else Urgent(edge.end)
+        made = _results(tr, edge.outputs)
+        tape.settle(tr)
+        return made
+    first, leaves, numbers = len(tr.live), len(tr.addresses), len(tr.scalars)
+    tape.mark(tr, ("start", key), COMPOSITE, (), identity)
+    tr.static += 1
+    try:
+        out = function(*arguments)
+    except BaseException:
+        del tr.live[first:]  # what was recorded stays on the tape; nobody will want it
+        raise
+    finally:
+        tr.static -= 1
+    del tr.live[first:]
+    outputs = _nodes(tr, out, start.end, label)
+    if len(tr.addresses) == leaves and len(tr.scalars) == numbers:  # it made no inputs of its own
+        start.next[key] = Edge(tr.real, outputs)
+    made = _results(tr, outputs)
+    tape._bound(tr)
+    tape.settle(tr)
+    return made
+
+
+def _nodes(tr: Any, out: Any, first: int, label: str | None) -> Any:
+    if isinstance(out, tape.TENSOR):
+        slot = out._at[1] if out._at[0] == tr.epoch else enter(tr, out)
+        node = tr.entries()[slot]
+        if label is not None and slot >= first:
+            node.name = label
+        return node
+    return None if out is None else [_nodes(tr, x, first, label) for x in out]

@@ -1,0 +1,344 @@
+"""Running a trace: find what is still wanted, find or make its program, bind addresses, sweep, hand results over.
+
+`flush` ends the present trace. What must exist afterwards is what live tensors hold: a tensor that only the trace itself
+refers to is dead, and reference counts tell. A trace and its pattern of live tensors has one program; the first run executes
+straight from the tape (tier 0), from the second on the planned program (tier 1). `observe` computes one tensor without
+ending the trace, for guards of `compile` and for readers in other threads.
+"""
+
+from __future__ import annotations
+
+import os
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+from . import recording as tape
+from . import reverse
+from .plan.build import plan
+from .plan.program import Program
+from .recording import Signature, Storage, Trace, statistics
+from .tensor import Tensor
+
+_forced: list[int | None] = [None]
+VARIANTS = 16  # patterns of live tensors that one trace may have before all its tensors count as live
+
+
+def set_tier(tier: int | None) -> None:
+    """Force the tier that programs are made for: 0 straight from the tape, 1 planned; None chooses by use."""
+    if tier not in (None, 0, 1):
+        raise ValueError(f"tier must be 0, 1 or None, got {tier!r}")
+    _forced[0] = tier
+
+
+def _tier_from_environment() -> None:
+    text = os.environ.get("FASTGRAD_TIER", "")
+    if text:
+        if text not in ("0", "1"):
+            raise ValueError(f"FASTGRAD_TIER must be 0 or 1, got {text!r}")
+        set_tier(int(text))
+
+
+_tier_from_environment()
+
+
+def empty(nbytes: int) -> Any:
+    """Aligned uninitialised bytes; an impossible size is said before the system kills the process."""
+    if nbytes > 1 << 26 and nbytes > _memory():
+        raise RuntimeError(
+            f"not enough memory: you tried to allocate {nbytes} bytes, the machine has {_memory()}; use smaller batches"
+        )
+    raw = np.empty(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + nbytes]
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
+
+
+def new_storage(numel: int, dtype: Any) -> Storage:
+    """Fresh memory for a value."""
+    nbytes = numel * dtype.itemsize
+    if nbytes < 4096:
+        array = np.empty(numel, dtype.numpy)
+    else:
+        array = empty(nbytes).view(dtype.numpy)
+    return Storage(array, array.__array_interface__["data"][0], numel, nbytes)
+
+
+class Ready:
+    """A program, and what its run hands back."""
+
+    __slots__ = ("outputs", "program", "readers", "saved", "specs")
+
+    def __init__(self, program: Program, specs: list[tuple[int, Any]], saved: Any, readers: set[int]) -> None:
+        self.readers = readers
+        self.program = program
+        self.specs = specs  # (elements, dtype) of each output
+        self.saved = saved
+        self.outputs: list[Storage | None] = [None] * len(specs)
+
+
+def _counts(live: list[Any]) -> list[int]:
+    return [getrefcount(t) for t in live]
+
+
+def _calibrate() -> int:
+    live = [object.__new__(Tensor)]
+    return _counts(live)[0]
+
+
+DEAD = _calibrate()
+
+
+def _free(outputs: list[Storage | None]) -> list[bool]:
+    """Which of a program's former results nobody holds any more."""
+    return [
+        s is not None and getrefcount(s) <= _FREE[0] and getrefcount(s.array) <= _FREE[1] and s.savers is None
+        for s in outputs
+    ]
+
+
+_FREE = [1 << 60, 1 << 60]
+
+
+def _calibrate_free() -> None:
+    storages: list[Storage | None] = [new_storage(1, Signature.of((), tape.dtypes.float32).dtype)]
+    _FREE[:] = [
+        [getrefcount(s) for s in storages][0],
+        [getrefcount(s.array) for s in storages if s is not None][0],
+    ]
+
+
+_calibrate_free()
+
+
+def flush(tr: Trace) -> None:
+    """Run the trace and start a new one."""
+    with tr.lock:
+        _flush(tr)
+
+
+def _flush(tr: Trace) -> None:
+    node = tr.real
+    if node.end == 0:
+        tr.reset()
+        return
+    live, epoch = tr.live, tr.epoch
+    everything = node.plans is not None and len(node.plans) >= VARIANTS
+    counts = _counts(live)
+    holders: list[Any] = []  # tensors and storages, each with the slot it wants
+    want: list[int] = []
+    roots: list[int] = []  # slots from which a later backward may start, and their tensors
+    rooted: list[Tensor] = []
+    sharing: list[Tensor] = []  # tensors whose memory another tensor may have
+    for t, references in zip(live, counts, strict=True):
+        if references > DEAD or everything:
+            storage = t._storage
+            if storage is None:
+                want.append(t._at[1])
+                holders.append(t)
+                meta = t._meta
+                if meta.requires_grad:
+                    roots.append(t._at[1])
+                    rooted.append(t)
+            else:
+                sharing.append(t)
+    if sharing:
+        node = _sharing(tr, sharing, want, holders, roots, rooted)
+    plans = node.plans
+    if plans is None:
+        plans = node.plans = {}
+    key = (tuple(want), tuple(roots), _forced[0])
+    ready = plans.get(key)
+    if ready is None:
+        ready = prepare(tr, want, roots, 0 if _forced[0] is None else _forced[0])
+        plans[key] = 1 if _forced[0] is None else ready
+    elif ready == 1:
+        ready = plans[key] = prepare(tr, want, roots, 1)
+    _perform(tr, ready, holders, rooted, roots)
+    for t in sharing:
+        if type(t._meta) is not Signature:
+            t._meta = t._meta.signature
+
+
+def _sharing(
+    tr: Trace, sharing: list[Tensor], want: list[int], holders: list[Any], roots: list[int], rooted: list[Tensor]
+) -> Any:
+    """What tensors that share memory want: each pending memory once; returns the node reached."""
+    seen: set[Storage] = set()
+    for t in sharing:
+        storage = t._storage
+        if t._at[0] != tr.epoch and (storage.array is None or storage in tr.written):
+            tape.enter(tr, t)  # its memory was written through another tensor
+    for t in sharing:
+        storage = t._storage
+        if storage.array is None and storage not in seen:
+            seen.add(storage)
+            want.append(storage.at[1])
+            holders.append(storage)
+        meta = t._meta
+        if meta.requires_grad and type(meta) is not Signature:
+            roots.append(t._at[1])
+            rooted.append(t)
+    return tr.real
+
+
+def prepare(tr: Trace, want: list[int], roots: list[int], tier: int) -> Ready:
+    """Plan the trace for what is wanted of it."""
+    entries = tr.entries()
+    writes: dict[int, int] = {}
+    node: Any = tr.real
+    while node is not None:
+        if node.op is tape.WRITE:
+            writes.setdefault(node.operands[0], node.operands[1])
+        node = node.parent
+    writes = dict(reversed(list(writes.items())))
+    save, readers = reverse.saved_slots(entries, roots, tr.released)
+    program = plan(entries, writes, want, save, tier)
+    specs = [(entries[slot].numel, entries[slot].dtype) for slot in want]
+    saved = [(slot, entries[slot], program.kept[slot]) for slot in sorted(save)]
+    return Ready(program, specs, saved, readers)
+
+
+def _arena(tr: Trace, nbytes: int) -> int:
+    if not nbytes:
+        return 0
+    arena = tr.arena
+    if arena is None or arena.nbytes < nbytes:
+        tr.arena = None  # the old one is given back before the new one is asked for
+        arena = tr.arena = new_bytes(nbytes)
+    return arena.address
+
+
+def _results(ready: Ready) -> list[Storage]:
+    """Memory for the results: a former result's that nobody holds, or new."""
+    free = _free(ready.outputs)
+    outputs = ready.outputs
+    for i, reusable in enumerate(free):
+        if not reusable:
+            outputs[i] = new_storage(*ready.specs[i])
+    return outputs  # type: ignore[return-value]
+
+
+def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], roots: list[int]) -> None:
+    program = ready.program
+    outputs = _results(ready)
+    kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
+    written = tr.written
+    if written:
+        protect(written)
+    program.bind(
+        tr.addresses, tr.scalars, _arena(tr, program.arena_bytes), [s.address for s in outputs],
+        kept.address if kept is not None else 0,
+    )  # fmt: skip
+    statistics["runs"] += 1
+    try:
+        program.run()
+    except BaseException:
+        for holder in holders:
+            forget(holder)
+        tr.reset()
+        raise
+    if rooted:
+        graph = reverse.Graph(tr, ready.saved, ready.readers, kept)
+        for t, slot in zip(rooted, roots, strict=True):
+            t._origin = (graph, slot)
+    for holder, storage in zip(holders, outputs, strict=True):
+        if type(holder) is Storage:
+            adopt(holder, storage)
+        else:
+            holder._storage = storage
+            holder._meta = holder._meta.signature
+    if written:
+        for storage in written:
+            storage.version += 1
+    tr.reset()
+
+
+def new_bytes(nbytes: int) -> Storage:
+    """Fresh memory without a type."""
+    array = empty(nbytes)
+    return Storage(array, array.ctypes.data, nbytes, nbytes)
+
+
+def adopt(storage: Storage, made: Storage) -> None:
+    """A pending storage gets its memory."""
+    storage.array, storage.address = made.array, made.address
+    storage.numel, storage.nbytes = made.numel, made.nbytes
+    storage.at = tape.STALE
+
+
+def forget(holder: Any) -> None:
+    """A value that could not be computed stays pending for ever; using it says so."""
+    if type(holder) is Storage:
+        holder.at = tape.STALE
+    else:
+        holder._at = tape.STALE
+
+
+def protect(written: dict[Storage, int]) -> None:
+    """Copy what earlier graphs still need of memory that is about to be written."""
+    for storage in written:
+        if storage.savers:
+            fresh = None
+            for reference in storage.savers:
+                graph = reference()
+                if graph is not None and not graph.is_released:
+                    if fresh is None:
+                        array = np.array(storage.array.reshape(-1).view(np.uint8), copy=True)
+                        fresh = Storage(array, array.ctypes.data, storage.numel, storage.nbytes)
+                        fresh.savers = []
+                    graph.replace(storage, fresh)
+                    fresh.savers.append(reference)
+            storage.savers = None
+
+
+def materialize(t: Tensor) -> None:
+    """Give a tensor its value: run its trace, or if that is another thread's, compute this one value beside it."""
+    tr = tape.local.trace
+    storage = t._storage
+    epoch = t._at[0] if storage is None else storage.at[0]
+    if epoch == tr.epoch:
+        flush(tr)
+        return
+    owner = tape.owner_of(epoch)
+    if owner is not None:
+        observe(owner, t, epoch)
+    if t._storage is None or t._storage.array is None:
+        raise RuntimeError("this tensor's value could not be computed: an error ended the trace that was to compute it")
+
+
+def observe(tr: Trace, t: Tensor, epoch: int) -> None:
+    """Compute one pending tensor of a trace, which goes on as if nothing had happened."""
+    with tr.lock:
+        storage = t._storage
+        if tr.epoch != epoch or (storage is not None and storage.array is not None):
+            return
+        slot = t._at[1] if storage is None else storage.at[1]
+        made = compute(tr, [slot])[0]
+        if storage is None:
+            t._storage = made
+        else:
+            adopt(storage, made)
+        statistics["foreign runs"] += 1
+
+
+def compute(tr: Trace, slots: list[int]) -> list[Storage]:
+    """The values of entries of a pending trace, side effects left out."""
+    entries = list(tr.entries())
+    program = plan(entries, {}, slots, (), 0)
+    outputs = [new_storage(entries[s].numel, entries[s].dtype) for s in slots]
+    arena = new_bytes(program.arena_bytes)
+    program.bind(list(tr.addresses), list(tr.scalars), arena.address, [s.address for s in outputs], 0)
+    program.run()
+    return outputs
+
+
+tape.flush = flush
+tape.materialize = materialize

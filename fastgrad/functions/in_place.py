@@ -1,0 +1,267 @@
+"""Writing in place: a tensor's handle gets a new value, and so does everything that shares its memory.
+
+A write records the new value of the whole shared memory and marks where it has to land when the trace runs. Gradients always
+see the value that was there when an operation was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import recording as tape
+from ..ops import arrays
+from ..ops.table import broadcast
+from ..recording import STALE, Signature, Trace, Urgent
+from . import pointwise
+from .creation import as_tensor, draw
+from .views import storage_of
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+def _check(t: Tensor, tr: Trace) -> None:
+    """Whether this tensor may be written to in the present grad mode."""
+    if tr.grad_enabled and t._meta.requires_grad:
+        if t.is_leaf:
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        base = t._base
+        if base is not None and base._meta.requires_grad and base.is_leaf:
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+    if t._strides is not None and any([s == 0 and n > 1 for s, n in zip(t._strides, t._meta.shape, strict=True)]):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation."
+        )
+
+
+def assign(t: Tensor, value: Tensor) -> Tensor:
+    """Make `value` (same shape and dtype) the value of `t`, in its memory."""
+    tr = tape.local.trace
+    _check(t, tr)
+    if tr.static:
+        raise RuntimeError("in-place operations cannot be part of a composite")
+    value_slot = tape.slots_of(tr, (value,))[0]
+    storage = t._storage
+    if storage is None and t._at[0] == tr.epoch:
+        _rebind(tr, t, tr.entries()[value_slot])
+        t._writes += 1
+        return t
+    storage = storage_of(t)
+    if storage.array is None and storage.at[0] != tr.epoch:
+        tape.materialize(t)
+        return assign(t, value)
+    if storage.array is not None:
+        current = tr.entered.get(storage)
+        if current is None:
+            current = tape.enter_storage(tr, storage, t._meta.dtype)
+    else:
+        current = storage.at[1]
+    if storage not in tr.written and storage.array is not None:
+        tr.written[storage] = current
+    made = value_slot
+    if not t._whole:
+        whole = _handle(tr, current)
+        part = _handle(tr, value_slot)
+        tr.static += 1
+        try:
+            geometry = (t._meta.shape, t._strides, t._offset)
+            made = tape.apply(arrays.as_strided_scatter, (whole, part), geometry)._at[1]
+        finally:
+            tr.static -= 1
+        tr.live.pop()
+    if storage.array is not None:
+        tape.mark(tr, (tape.WRITE.code, tr.written[storage], made), tape.WRITE, (tr.written[storage], made))
+        tr.entered[storage] = made
+    else:
+        storage.at = (tr.epoch, made)
+        storage.version += 1
+    for reference in storage.aliases or ():
+        other = reference()
+        if other is not None:
+            other._at = STALE
+            if other is t._base and other is not t:
+                _history(tr, other, made)
+    if storage.array is not None and t._meta.requires_grad and type(t._meta) is Signature and t._origin is None:
+        t._at = STALE  # a parameter written under no_grad: its next reader is another iteration
+    else:
+        _rebind(tr, t, tr.entries()[value_slot])
+    if storage.shared and tape.exported(storage) and tr.capture is None:
+        tape.flush(tr)
+    else:
+        tape.settle(tr)
+    return t
+
+
+def _handle(tr: Trace, slot: int) -> Tensor:
+    t = object.__new__(tape.TENSOR)
+    t._at = (tr.epoch, slot)
+    t._meta = tr.entries()[slot]
+    return t
+
+
+def _history(tr: Trace, base: Tensor, slot: int) -> None:
+    """A base that was written through a view takes part in the gradient of what was written."""
+    node = tr.entries()[slot]
+    if node.requires_grad and base._whole and node.shape == base._meta.shape:
+        _rebind(tr, base, node)
+
+
+def _rebind(tr: Trace, t: Tensor, node: Any) -> None:
+    """The handle stands for another entry from now on."""
+    t._at = (tr.epoch, node.slot)
+    if node.requires_grad or type(t._meta) is not Signature:
+        t._meta = node
+        t._origin = None
+        if not any([x is t for x in tr.live[-8:]]):
+            tr.live.append(t)
+
+
+def _fitted(name: str, t: Tensor, value: Tensor) -> Tensor:
+    """A result in the shape and dtype of the tensor it is written to."""
+    shape = t._meta.shape
+    if value._meta.shape != shape:
+        if broadcast(name, [shape, value._meta.shape]) != shape:
+            raise RuntimeError(
+                f"{name}: output with shape {list(shape)} doesn't match the broadcast shape {list(value._meta.shape)}"
+            )
+        value = tape.apply(arrays.expand, (value,), shape)
+    kind = t._meta.dtype
+    if value._meta.dtype is not kind:
+        if value._meta.dtype.category > kind.category:
+            raise RuntimeError(f"{name}: result type {value._meta.dtype} can't be cast to the desired output type {kind}")
+        value = pointwise.convert(value, kind)
+    return value
+
+
+def writer(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The in-place form of a function."""
+
+    def write(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        tr = tape.local.trace
+        _check(input, tr)
+        eager, tr.node = tr.node, tr.real  # the value and the write run together
+        try:
+            value = _fitted(name, input, function(input, *args, **kwargs))
+        finally:
+            if type(eager) is Urgent:
+                tr.node = Urgent(tr.real)
+        return assign(input, value)
+
+    write.__name__ = name
+    write.__doc__ = f"`{function.__name__}` in place."
+    return write
+
+
+add_, sub_ = writer("add_", pointwise.add), writer("sub_", pointwise.sub)
+mul_, div_ = writer("mul_", pointwise.mul), writer("div_", pointwise.div)
+pow_, neg_ = writer("pow_", pointwise.pow), writer("neg_", pointwise.neg)
+abs_, exp_, log_ = writer("abs_", pointwise.abs), writer("exp_", pointwise.exp), writer("log_", pointwise.log)
+sqrt_, square_, reciprocal_ = (
+    writer("sqrt_", pointwise.sqrt),
+    writer("square_", pointwise.square),
+    writer("reciprocal_", pointwise.reciprocal),
+)
+tanh_, sigmoid_, relu_ = (
+    writer("tanh_", pointwise.tanh),
+    writer("sigmoid_", pointwise.sigmoid),
+    writer("relu_", pointwise.relu),
+)
+sin_, cos_, floor_, ceil_ = (
+    writer("sin_", pointwise.sin),
+    writer("cos_", pointwise.cos),
+    writer("floor_", pointwise.floor),
+    writer("ceil_", pointwise.ceil),
+)
+clamp_, clamp_min_, clamp_max_ = (
+    writer("clamp_", pointwise.clamp),
+    writer("clamp_min_", pointwise.clamp_min),
+    writer("clamp_max_", pointwise.clamp_max),
+)
+addcmul_, addcdiv_, lerp_ = (
+    writer("addcmul_", pointwise.addcmul),
+    writer("addcdiv_", pointwise.addcdiv),
+    writer("lerp_", pointwise.lerp),
+)
+remainder_, floor_divide_ = writer("remainder_", pointwise.remainder), writer("floor_divide_", pointwise.floor_divide)
+
+
+def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Write `src`, broadcast and converted, into the tensor."""
+    value = src if isinstance(src, tape.TENSOR) else as_tensor(src)
+    tr = tape.local.trace
+    _check(input, tr)
+    shape = input._meta.shape
+    if value._meta.shape != shape:
+        lead = len(value._meta.shape) - len(shape)
+        if lead > 0 and value._meta.shape[:lead] == (1,) * lead:
+            value = tape.apply(arrays.reshape, (value,), value._meta.shape[lead:])
+        try:
+            fits = broadcast("copy_", [shape, value._meta.shape]) == shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise RuntimeError(
+                f"The expanded size of the tensor ({list(shape)}) must match the existing size ({list(value._meta.shape)}): "
+                "copy_ broadcasts its source to the tensor's shape"
+            )
+        value = tape.apply(arrays.expand, (value,), shape)
+    return assign(input, pointwise.convert(value, input._meta.dtype))
+
+
+def fill_(input: Tensor, value: Any) -> Tensor:
+    """Write a number into every element."""
+    tr = tape.local.trace
+    _check(input, tr)
+    if isinstance(value, tape.TENSOR):
+        if value.ndim:
+            raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
+        return copy_(input, value)
+    return _fill(tr, input, tape.scalar(value))
+
+
+def zero_(input: Tensor) -> Tensor:
+    """Write zeros."""
+    tr = tape.local.trace
+    _check(input, tr)
+    return _fill(tr, input, tape.constant(0.0))
+
+
+def _fill(tr: Trace, input: Tensor, number: Tensor) -> Tensor:
+    meta = input._meta
+    tr.static += 1
+    try:
+        number = pointwise.convert(number, meta.dtype)
+        value = tape.apply(arrays.expand, (number,), meta.shape)
+    finally:
+        tr.static -= 1
+    tr.live.pop()
+    return assign(input, value)
+
+
+def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Write uniform numbers from [a, b)."""
+    _check(input, tape.local.trace)
+    return assign(input, draw("uniform", input._meta.shape, input.dtype, float(a), float(b), generator))
+
+
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Write normal numbers."""
+    _check(input, tape.local.trace)
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    return assign(input, draw("normal", input._meta.shape, input.dtype, float(mean), float(std), generator))
+
+
+def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Any = None) -> Tensor:
+    """Write 1 with probability p, else 0."""
+    _check(input, tape.local.trace)
+    return assign(input, draw("bernoulli", input._meta.shape, input.dtype, float(p), 0.0, generator))
+
+
+def random_(input: Tensor, low: int = 0, high: int | None = None, *, generator: Any = None) -> Tensor:
+    """Write integers from [low, high)."""
+    if high is None:
+        low, high = (0, low) if low else (0, 1 << 24)
+    return assign(input, draw("integers", input._meta.shape, input.dtype, low, high, generator))

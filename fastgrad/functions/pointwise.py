@@ -1,0 +1,247 @@
+"""Elementwise functions: arithmetic, exponentials, comparisons, choices, conversions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import recording as tape
+from ..dispatch import binary, composite, tensor_operand, unary
+from ..dtypes import FLOAT, dtype, to_dtype
+from ..ops import elementwise as e
+from ..ops.arrays import full_like
+from ..ops.table import CONVERT
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+Number = float | int | bool
+
+_add, _sub, _mul = binary(e.add), binary(e.sub), binary(e.mul)
+_div, _floor_divide = binary(e.div), binary(e.floor_divide)
+mul = _mul
+multiply = _mul
+neg = negative = unary(e.neg)
+abs = absolute = unary(e.abs)
+sign = unary(e.sign)
+exp, exp2, expm1 = unary(e.exp_op), unary(e.exp2_op), unary(e.expm1_op)
+log, log2, log10, log1p = unary(e.log_op), unary(e.log2_op), unary(e.log10_op), unary(e.log1p_op)
+sqrt, rsqrt, square, reciprocal = unary(e.sqrt_op), unary(e.rsqrt), unary(e.square), unary(e.reciprocal)
+sin, cos, tan, tanh = unary(e.sin_op), unary(e.cos_op), unary(e.tan_op), unary(e.tanh_op)
+sigmoid, relu, erf = unary(e.sigmoid_op), unary(e.relu), unary(e.erf_op)
+floor, ceil, trunc = unary(e.floor_op), unary(e.ceil_op), unary(e.trunc_op)
+_round = unary(e.round_op)
+isnan, isfinite, isinf = unary(e.isnan), unary(e.isfinite), unary(e.isinf)
+logical_not = unary(e.logical_not)
+logical_and, logical_or, logical_xor = binary(e.logical_and), binary(e.logical_or), binary(e.logical_xor)
+eq, ne, lt = binary(e.eq), binary(e.ne), binary(e.lt)
+le, gt, ge = binary(e.le), binary(e.gt), binary(e.ge)
+maximum, minimum = binary(e.maximum), binary(e.minimum)
+remainder = binary(e.remainder)
+bitwise_and, bitwise_or, bitwise_xor = binary(e.bitwise_and), binary(e.bitwise_or), binary(e.bitwise_xor)
+logsigmoid = unary(e.logsigmoid_op)
+
+
+def add(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
+    """`input + alpha * other`, broadcast.
+
+    >>> fastgrad.add(fastgrad.tensor([1.0, 2.0]), 10, alpha=2)
+    tensor([21., 22.])
+    """
+    return _add(input, other if alpha == 1 else other * alpha)
+
+
+def sub(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
+    """`input - alpha * other`, broadcast."""
+    return _sub(input, other if alpha == 1 else other * alpha)
+
+
+subtract = sub
+
+
+def div(input: Tensor, other: Tensor | Number, *, rounding_mode: str | None = None) -> Tensor:
+    """`input / other`; `rounding_mode` "floor" or "trunc" rounds the quotient and keeps integer types."""
+    if rounding_mode is None:
+        return _div(input, other)
+    if rounding_mode == "floor":
+        return _floor_divide(input, other)
+    if rounding_mode == "trunc":
+        quotient = trunc(_div(input, other))
+        kinds = (input.dtype, getattr(other, "dtype", None))
+        whole = all(k is None or k.category != FLOAT for k in kinds) and not isinstance(other, float)
+        return quotient.to(input.dtype) if whole else quotient
+    raise RuntimeError(
+        f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
+    )
+
+
+divide = true_divide = div
+
+
+def floor_divide(input: Tensor, other: Tensor | Number) -> Tensor:
+    """The quotient rounded towards minus infinity."""
+    return _floor_divide(input, other)
+
+
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """Rounded to the nearest integer (or decimal place), halves to even."""
+    if decimals == 0:
+        return _round(input)
+    return _round(input * 10.0**decimals) / 10.0**decimals
+
+
+_pow = binary(e.pow)
+
+
+def _power_of_number(exponent: Number) -> Any:
+    @composite("Pow")
+    def power(input: Tensor, exponent: Number) -> Tensor:
+        if exponent == 1:
+            return _mul(input, 1)
+        if exponent == 2:
+            return square(input)
+        if exponent == 3:
+            return e.cube(input)
+        if exponent == 0.5:
+            return sqrt(input)
+        if exponent == -1:
+            return reciprocal(input)
+        if exponent == -0.5:
+            return rsqrt(input)
+        if exponent == -2:
+            return reciprocal(square(input))
+        return full_like(input, 1.0)
+
+    return power
+
+
+_special_power = _power_of_number(2)
+_SPECIAL = frozenset({0, 1, 2, 3, 0.5, -0.5, -1, -2})
+
+
+def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
+    """`input ** exponent`, either of them a tensor; small integer and half powers are products and roots."""
+    if isinstance(exponent, (int, float)) and isinstance(input, tape.TENSOR):
+        if exponent == 2 and not tape.local.trace.static:
+            return square(input)
+        if exponent in _SPECIAL:
+            integral = input.dtype.category != FLOAT
+            if not integral:
+                return _special_power(input, float(exponent))
+            if isinstance(exponent, int):
+                if exponent < 0:
+                    raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
+                if exponent in (2, 3):
+                    return square(input) if exponent == 2 else e.cube(input)
+    return _pow(input, exponent)
+
+
+def clamp(input: Tensor, min: Tensor | Number | None = None, max: Tensor | Number | None = None) -> Tensor:
+    """Elements below `min` become `min`, those above `max` become `max`; NaN stays."""
+    if min is None and max is None:
+        raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
+    result = input
+    if min is not None:
+        result = _clamp_min(result, min)
+    if max is not None:
+        result = _clamp_max(result, max)
+    return result
+
+
+clip = clamp
+_clamp_min, _clamp_max = binary(e.clamp_min), binary(e.clamp_max)
+clamp_min, clamp_max = _clamp_min, _clamp_max
+
+
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """Elements of `input` where `condition` is true, else of `other`; with the condition alone, the positions of its true ones."""
+    if input is None and other is None:
+        from .indexing import nonzero
+
+        return nonzero(condition, as_tuple=True)
+    tensor_operand(condition, "where")
+    if condition.dtype.name not in ("bool", "uint8"):
+        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
+    operands = [x if isinstance(x, tape.TENSOR) else tape.scalar(x) for x in (input, other)]
+    return tape.apply(e.where_op, (condition, *operands))
+
+
+def to(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The tensor with another dtype (or itself); accepts dtype, device, another tensor, `copy`."""
+    wanted, copy = None, kwargs.pop("copy", False)
+    kwargs.pop("non_blocking", None)
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, tape.TENSOR):
+            wanted = value.dtype
+        elif isinstance(value, dtype):
+            wanted = value
+        elif isinstance(value, bool) or value is None:
+            continue
+        else:
+            from ..devices import device
+
+            device(value)
+    if wanted is None or wanted is input.dtype:
+        return input.clone() if copy else input
+    return convert(input, wanted)
+
+
+def convert(input: Tensor, wanted: dtype) -> Tensor:
+    """The tensor in another dtype; itself if it has it."""
+    return input if input.dtype is wanted else tape.apply(CONVERT, (input,), to_dtype(wanted))
+
+
+def type(input: Tensor, dtype: Any = None) -> Any:
+    """The name of the tensor's type, or the tensor converted."""
+    names = {"float32": "FloatTensor", "float64": "DoubleTensor", "int64": "LongTensor", "int32": "IntTensor",
+             "uint8": "ByteTensor", "bool": "BoolTensor"}  # fmt: skip
+    if dtype is None:
+        return "fastgrad." + names[input.dtype.name]
+    if isinstance(dtype, str):
+        short = dtype.rsplit(".", 1)[-1]
+        dtype = next((k for k, v in names.items() if v == short), short)
+    return convert(input, to_dtype(dtype))
+
+
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Whether `|input - other| <= atol + rtol |other|`, element by element."""
+    close = (input == other) | ((abs(input - other) <= atol + rtol * abs(other)) & isfinite(other) & isfinite(input))
+    return close | (isnan(input) & isnan(other)) if equal_nan else close
+
+
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether all elements are close."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether shapes and all elements are equal."""
+    return input.shape == other.shape and bool((input == other).all())
+
+
+def lerp(input: Tensor, end: Tensor, weight: Tensor | Number) -> Tensor:
+    """`input + weight * (end - input)`."""
+    return input + weight * (end - input)
+
+
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+    """`input + value * tensor1 * tensor2`."""
+    product = tensor1 * tensor2
+    return input + (product if value == 1 else value * product)
+
+
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+    """`input + value * tensor1 / tensor2`."""
+    quotient = tensor1 / tensor2
+    return input + (quotient if value == 1 else value * quotient)
+
+
+def invert(input: Tensor) -> Tensor:
+    """`~input`: not for bool, the bits' complement for integers."""
+    if input.dtype.name == "bool":
+        return logical_not(input)
+    if input.dtype.category == FLOAT:
+        raise RuntimeError(f"bitwise_not: not implemented for {input.dtype}; use a bool or integer tensor")
+    return bitwise_xor(input, 255 if input.dtype.name == "uint8" else -1)
+
+
+bitwise_not = invert

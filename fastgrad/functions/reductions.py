@@ -1,0 +1,304 @@
+"""Sums, means, extremes and what is made of them, over any dimensions."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import recording as tape
+from ..dispatch import composite, tensor_operand
+from ..dtypes import FLOAT, bool_, dtype, int64
+from ..ops import arrays, elementwise
+from ..ops.table import CONVERT
+from .pointwise import exp, log, sqrt, where
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+Dims = int | Sequence[int] | None
+
+Extreme = namedtuple("Extreme", ("values", "indices"))
+Extreme.__doc__ = "Values and their positions along a dimension."
+
+
+def wrap_dim(name: str, dim: int, n: int) -> int:
+    """A dimension counted from the front; IndexError if there is no such dimension."""
+    if not isinstance(dim, int):
+        raise TypeError(f"{name}(): argument 'dim' must be int, not {type(dim).__name__}")
+    low, high = (-n, n - 1) if n else (-1, 0)
+    if not low <= dim <= high:
+        raise IndexError(f"{name}: Dimension out of range (expected to be in range of [{low}, {high}], but got {dim})")
+    return dim % n if n else 0
+
+
+def wrap_dims(name: str, dim: Dims, n: int) -> tuple[int, ...]:
+    """Dimensions counted from the front, ascending; None and () mean all."""
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return tuple(range(n))
+    dims = [wrap_dim(name, d, n) for d in ((dim,) if isinstance(dim, int) else dim)]
+    if len(set(dims)) != len(dims):
+        raise RuntimeError(f"{name}: dim {dims[-1]} appears multiple times in the list of dims")
+    return tuple(sorted(dims)) if n else ()
+
+
+def _reduce(op: Any, name: str, input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    shape = input.shape
+    dims = wrap_dims(name, dim, len(shape))
+    result = tape.apply(op, (input,), dims)
+    if keepdim and dims:
+        result = tape.apply(arrays.reshape, (result,), arrays._kept(shape, dims))
+    return result
+
+
+def _number_type(input: Tensor, wanted: dtype | None) -> Tensor:
+    wanted = wanted or (int64 if input.dtype.category != FLOAT else input.dtype)
+    return input if input.dtype is wanted else tape.apply(CONVERT, (input,), wanted)
+
+
+@composite("Sum")
+def _sum(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
+    return _reduce(arrays.sum, "sum", _number_type(input, dtype), dim, keepdim)
+
+
+@composite("Mean")
+def _mean(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
+    if dtype is not None:
+        input = _number_type(input, dtype)
+    if input.dtype.category != FLOAT:
+        raise RuntimeError(
+            f"mean(): could not infer output dtype. Input dtype must be a floating point dtype, got {input.dtype}; "
+            "convert it with .float() or pass dtype"
+        )
+    dims = wrap_dims("mean", dim, input.ndim)
+    n = tape.count([input.shape[d] for d in dims])
+    return _reduce(arrays.sum, "mean", input, dims if dims else None, keepdim) / float(n)
+
+
+@composite("Prod")
+def _prod(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
+    return _reduce(arrays.prod, "prod", _number_type(input, dtype), dim, keepdim)
+
+
+def _static(dim: Any) -> Any:
+    return tuple(dim) if isinstance(dim, list) else dim
+
+
+def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
+    """The sum over dimensions (all by default); integers add up in int64.
+
+    >>> fastgrad.sum(fastgrad.ones(2, 3), 1)
+    tensor([3., 3.])
+    """
+    return _sum(tensor_operand(input, "sum"), _static(dim), keepdim, dtype)
+
+
+def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
+    """The mean over dimensions (all by default)."""
+    return _mean(tensor_operand(input, "mean"), _static(dim), keepdim, dtype)
+
+
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
+    """The product over a dimension (all by default)."""
+    return _prod(tensor_operand(input, "prod"), dim, keepdim, dtype)
+
+
+@composite("Amax")
+def _amax(input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    return _reduce(arrays.amax, "amax", input, dim, keepdim)
+
+
+@composite("Amin")
+def _amin(input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    return _reduce(arrays.amin, "amin", input, dim, keepdim)
+
+
+def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+    """The largest elements over dimensions; equal ones share the gradient."""
+    return _amax(tensor_operand(input, "amax"), _static(dim), keepdim)
+
+
+def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+    """The smallest elements over dimensions; equal ones share the gradient."""
+    return _amin(tensor_operand(input, "amin"), _static(dim), keepdim)
+
+
+@composite("Max")
+def _extreme(input: Tensor, dim: int, keepdim: bool, largest: bool) -> tuple[Tensor, Tensor]:
+    dim = wrap_dim("max" if largest else "min", dim, input.ndim)
+    if input.ndim == 0:
+        return input * 1, tape.apply(CONVERT, (input * 0,), int64)
+    places = _reduce(arrays.argmax if largest else arrays.argmin, "max", input, dim, True)
+    values = tape.apply(arrays.gather, (input, places), dim)
+    if not keepdim:
+        shape = arrays._reduced(input.shape, (dim,))
+        values, places = (tape.apply(arrays.reshape, (x,), shape) for x in (values, places))
+    return values, places
+
+
+def _max_or_min(input: Any, args: tuple[Any, ...], kwargs: dict[str, Any], largest: bool) -> Any:
+    from .pointwise import maximum, minimum
+
+    name = "max" if largest else "min"
+    tensor_operand(input, name)
+    dim = kwargs.get("dim", args[0] if args else None)
+    other = kwargs.get("other", dim)
+    if isinstance(other, tape.TENSOR):
+        return (maximum if largest else minimum)(input, other)
+    if dim is None:
+        if input.numel() == 0:
+            raise RuntimeError(
+                f"{name}(): Expected reduction dim to be specified for input.numel() == 0. "
+                "Specify the reduction dim with the 'dim' argument."
+            )
+        return _all_extreme(input, largest)
+    keepdim = kwargs.get("keepdim", args[1] if len(args) > 1 else False)
+    return Extreme(*_extreme(input, dim, bool(keepdim), largest))
+
+
+@composite("Max")
+def _all_extreme(input: Tensor, largest: bool) -> Tensor:
+    return _reduce(arrays.amax if largest else arrays.amin, "max", input, None, False)
+
+
+def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """`max(input)`, `max(input, dim, keepdim=False)` with positions, or `max(input, other)` element by element."""
+    return _max_or_min(input, args, kwargs, True)
+
+
+def min(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """`min(input)`, `min(input, dim, keepdim=False)` with positions, or `min(input, other)` element by element."""
+    return _max_or_min(input, args, kwargs, False)
+
+
+@composite()
+def _arg(input: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor:
+    op = arrays.argmax if largest else arrays.argmin
+    if dim is None:
+        shape = input.shape
+        flat = tape.apply(arrays.reshape, (input,), (tape.count(shape),))
+        place = tape.apply(op, (flat,), (0,))
+        return tape.apply(arrays.reshape, (place,), (1,) * len(shape)) if keepdim else place
+    return _reduce(op, "argmax" if largest else "argmin", input, dim, keepdim)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The position of the first largest element, in the flattened tensor or along a dimension."""
+    return _arg(tensor_operand(input, "argmax"), dim, keepdim, True)
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The position of the first smallest element, in the flattened tensor or along a dimension."""
+    return _arg(tensor_operand(input, "argmin"), dim, keepdim, False)
+
+
+@composite("Var")
+def _variance(input: Tensor, dim: Any, correction: float, keepdim: bool) -> Tensor:
+    if input.dtype.category != FLOAT:
+        raise RuntimeError(f"var: only support floating point dtypes, got {input.dtype}")
+    dims = wrap_dims("var", dim, input.ndim)
+    n = tape.count([input.shape[d] for d in dims])
+    centred = input - _reduce(arrays.sum, "var", input, dims or None, True) / float(n)
+    total = _reduce(arrays.sum, "var", elementwise.square(centred), dims or None, keepdim)
+    return total / float(builtin_max(n - correction, 0))
+
+
+from builtins import max as builtin_max  # noqa: E402
+
+
+def _correction(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float, bool]:
+    dim = kwargs.get("dim")
+    unbiased = kwargs.get("unbiased", True)
+    keepdim = kwargs.get("keepdim", False)
+    rest = list(args)
+    if rest and isinstance(rest[0], bool):
+        unbiased = rest.pop(0)
+    elif rest:
+        dim = rest.pop(0)
+        if rest:
+            unbiased = rest.pop(0)
+        if rest:
+            keepdim = rest.pop(0)
+    correction = kwargs.get("correction", 1 if unbiased else 0)
+    return _static(dim), 1 if correction is None else correction, keepdim
+
+
+def var(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The variance over dimensions: `var(input, dim=None, *, correction=1, keepdim=False)`, or PyTorch's `unbiased` form."""
+    return _variance(tensor_operand(input, "var"), *_correction(args, kwargs))
+
+
+@composite("Std")
+def _deviation(input: Tensor, dim: Any, correction: float, keepdim: bool) -> Tensor:
+    return sqrt(_variance(input, dim, correction, keepdim))
+
+
+def std(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The standard deviation, with the arguments of `var`."""
+    return _deviation(tensor_operand(input, "std"), *_correction(args, kwargs))
+
+
+@composite()
+def _all(input: Tensor, dim: Any, keepdim: bool, every: bool) -> Tensor:
+    truth = input if input.dtype is bool_ else elementwise.truth(input)
+    count = tape.apply(CONVERT, (truth if not every else elementwise.logical_not(truth),), int64)
+    found = _reduce(arrays.sum, "all" if every else "any", count, dim, keepdim)
+    return found == 0 if every else found != 0
+
+
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether all elements are true."""
+    return _all(tensor_operand(input, "all"), _static(dim), keepdim, True)
+
+
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether any element is true."""
+    return _all(tensor_operand(input, "any"), _static(dim), keepdim, False)
+
+
+@composite("Logsumexp")
+def _logsumexp(input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    dims = wrap_dims("logsumexp", dim, input.ndim)
+    top = tape.apply(arrays.detach, (_reduce(arrays.amax, "logsumexp", input, dims or None, True),))
+    top = where(elementwise.isfinite(top), top, 0.0)
+    total = log(_reduce(arrays.sum, "logsumexp", exp(input - top), dims or None, True)) + top
+    return total if keepdim or not dims else tape.apply(arrays.reshape, (total,), arrays._reduced(input.shape, dims))
+
+
+def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """log(sum(exp(input))) over dimensions, without overflow."""
+    if input.dtype.category != FLOAT:
+        from ..dtypes import get_default_dtype
+
+        input = input.to(get_default_dtype())
+    return _logsumexp(tensor_operand(input, "logsumexp"), _static(dim), keepdim)
+
+
+def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The p-norm over dimensions: "fro" or 2, 1, inf, -inf, 0 or any power."""
+    return _norm(tensor_operand(input, "norm"), 2.0 if p == "fro" or p is None else float(p), _static(dim), keepdim)
+
+
+@composite("LinalgVectorNorm")
+def _norm(input: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
+    size = elementwise.abs(input)
+    if p == 2.0:
+        total = _reduce(arrays.sum, "norm", elementwise.square(input), dim, keepdim)
+        root = sqrt(where(total == 0, 1.0, total))  # the gradient at zero is zero, as in PyTorch
+        return where(total == 0, 0.0, root)
+    if p == 1.0:
+        return _reduce(arrays.sum, "norm", size, dim, keepdim)
+    if p == float("inf"):
+        return _reduce(arrays.amax, "norm", size, dim, keepdim)
+    if p == float("-inf"):
+        return _reduce(arrays.amin, "norm", size, dim, keepdim)
+    if p == 0.0:
+        return _reduce(arrays.sum, "norm", tape.apply(CONVERT, (input != 0,), input.dtype), dim, keepdim)
+    return _reduce(arrays.sum, "norm", size**p, dim, keepdim) ** (1.0 / p)
+
+
+def cumsum(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
+    """Running sums along a dimension; integers add up in int64."""
+    dim = wrap_dim("cumsum", dim, input.ndim)
+    number = _number_type(input, dtype)
+    return number * 1 if input.ndim == 0 else tape.apply(arrays.cumsum, (number,), dim)

@@ -1,0 +1,345 @@
+"""Functions that change shapes, join and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import recording as tape
+from ..dispatch import tensor_operand
+from ..ops import arrays
+from ..recording import count
+from .reductions import wrap_dim, wrap_dims
+from .views import is_contiguous, strides_of, view
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+def sizes(name: str, args: Sequence[Any]) -> tuple[int, ...]:
+    """Sizes given one by one or as one sequence."""
+    if len(args) == 1 and not isinstance(args[0], int) and hasattr(args[0], "__iter__"):
+        args = tuple(args[0])
+    result = []
+    for x in args:
+        if isinstance(x, bool) or not hasattr(x, "__index__"):
+            raise TypeError(f"{name}(): sizes must be integers, got {type(x).__name__}")
+        result.append(x.__index__())
+    return tuple(result)
+
+
+def _complete(name: str, shape: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...]:
+    """A new shape with its -1 worked out."""
+    n = count(shape)
+    if -1 in new:
+        known = count([s for s in new if s != -1])
+        if new.count(-1) > 1:
+            raise RuntimeError(f"{name}: only one dimension can be inferred")
+        if known == 0 or n % known:
+            if known == 0 and n == 0:
+                raise RuntimeError(
+                    f"{name}: cannot reshape tensor of 0 elements into shape {list(new)} because the unspecified "
+                    "dimension size -1 can be any value and is ambiguous"
+                )
+            raise RuntimeError(f"{name}: shape '{list(new)}' is invalid for input of size {n}")
+        new = tuple([n // known if s == -1 else s for s in new])
+    if any(s < 0 for s in new):
+        raise RuntimeError(f"{name}: invalid shape dimension in {list(new)}")
+    if count(new) != n:
+        raise RuntimeError(f"{name}: shape '{list(new)}' is invalid for input of size {n} (shape {list(shape)})")
+    return new
+
+
+def _copied(input: Tensor, op: Any, attrs: Any) -> Tensor:
+    return tape.apply(op, (input,), attrs)
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The elements under another shape: a view where possible, else a copy. One size may be -1."""
+    new = _complete("reshape", input.shape, sizes("reshape", shape))
+    made = view(input, arrays.reshape, new)
+    return _copied(input, arrays.reshape, new) if made is None else made
+
+
+def view_as_shape(input: Tensor, *shape: Any) -> Tensor:
+    """The elements under another shape, always a view; with a dtype of the same size it is not supported."""
+    new = _complete("view", input.shape, sizes("view", shape))
+    made = view(input, arrays.reshape, new)
+    if made is None:
+        raise RuntimeError(
+            "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+            "contiguous subspaces). Use .reshape(...) instead."
+        )
+    return made
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dimensions from `start_dim` to `end_dim` run together."""
+    shape = input.shape
+    if not shape:
+        return reshape(input, 1)
+    first, last = wrap_dim("flatten", start_dim, len(shape)), wrap_dim("flatten", end_dim, len(shape))
+    if first > last:
+        raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    return reshape(input, (*shape[:first], count(shape[first : last + 1]), *shape[last + 1 :]))
+
+
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Dimensions of size 1 removed."""
+    shape = input.shape
+    dims = wrap_dims("squeeze", dim, len(shape)) if dim is not None else tuple(range(len(shape)))
+    return reshape(input, tuple([n for i, n in enumerate(shape) if n != 1 or i not in dims]))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """A dimension of size 1 inserted before `dim`."""
+    shape = input.shape
+    dim = wrap_dim("unsqueeze", dim, len(shape) + 1)
+    return reshape(input, (*shape[:dim], 1, *shape[dim:]))
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """The dimensions in another order."""
+    order = sizes("permute", dims)
+    n = input.ndim
+    if len(order) != n:
+        raise RuntimeError(
+            f"permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
+            f"ordering of dimensions i.e. input.dim() = {n} is not equal to len(dims) = {len(order)}"
+        )
+    order = tuple([wrap_dim("permute", d, n) for d in order])
+    if len(set(order)) != n:
+        raise RuntimeError("permute(): duplicate dims are not allowed.")
+    return view(input, arrays.permute, order)  # type: ignore[return-value]
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dimensions exchanged."""
+    n = input.ndim
+    a, b = wrap_dim("transpose", dim0, n), wrap_dim("transpose", dim1, n)
+    order = list(range(n))
+    if n:
+        order[a], order[b] = b, a
+    return view(input, arrays.permute, tuple(order))  # type: ignore[return-value]
+
+
+swapaxes = swapdims = transpose
+
+
+def t(input: Tensor) -> Tensor:
+    """The transpose of a matrix; vectors stay."""
+    if input.ndim > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
+    return transpose(input, 0, 1) if input.ndim == 2 else transpose(input, 0, 0)
+
+
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """Dimensions moved to other places, the others in their order."""
+    n = input.ndim
+    moved = [wrap_dim("movedim", d, n) for d in ((source,) if isinstance(source, int) else source)]
+    places = [wrap_dim("movedim", d, n) for d in ((destination,) if isinstance(destination, int) else destination)]
+    order = [-1] * n
+    for s, d in zip(moved, places, strict=True):
+        order[d] = s
+    rest = iter([d for d in range(n) if d not in moved])
+    return permute(input, [next(rest) if d < 0 else d for d in order])
+
+
+def expand(input: Tensor, *shape: Any) -> Tensor:
+    """Dimensions of size 1 repeated without copying; -1 keeps a size."""
+    new, old = sizes("expand", shape), input.shape
+    lead = len(new) - len(old)
+    if lead < 0:
+        raise RuntimeError(
+            f"expand: the number of sizes provided ({len(new)}) must be greater or equal to the number of dimensions in "
+            f"the tensor ({len(old)})"
+        )
+    result = []
+    for i, n in enumerate(new):
+        have = old[i - lead] if i >= lead else None
+        if n == -1:
+            if have is None:
+                raise RuntimeError(
+                    f"expand: the expanded size of the tensor (-1) isn't allowed in a leading, non-existing dimension {i}"
+                )
+            n = have
+        elif have is not None and have != n and have != 1:
+            raise RuntimeError(
+                f"The expanded size of the tensor ({n}) must match the existing size ({have}) at non-singleton dimension "
+                f"{i}.  Target sizes: {list(new)}.  Tensor sizes: {list(old)}"
+            )
+        result.append(n)
+    return view(input, arrays.expand, tuple(result))  # type: ignore[return-value]
+
+
+broadcast_to = expand
+
+
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """Expanded to another tensor's shape."""
+    return expand(input, other.shape)
+
+
+def view_as(input: Tensor, other: Tensor) -> Tensor:
+    """Viewed under another tensor's shape."""
+    return view_as_shape(input, other.shape)
+
+
+def repeat(input: Tensor, *repeats: Any) -> Tensor:
+    """Copies of the tensor side by side along every dimension."""
+    times = sizes("repeat", repeats)
+    shape = input.shape
+    if len(times) < len(shape):
+        raise RuntimeError(
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+        )
+    shape = (1,) * (len(times) - len(shape)) + tuple(shape)
+    paired = tuple([n for pair in zip((1,) * len(shape), shape, strict=True) for n in pair])
+    wide = tuple([n for pair in zip(times, shape, strict=True) for n in pair])
+    result = expand(reshape(input, paired), wide)
+    return reshape(contiguous(result), tuple([k * n for k, n in zip(times, shape, strict=True)]))
+
+
+tile = repeat
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """The tensor itself if its elements lie in row-major order, else a copy that does."""
+    return input if is_contiguous(input.shape, strides_of(input)) else clone(input)
+
+
+def clone(input: Tensor) -> Tensor:
+    """A copy in memory of its own, with the gradient passed on."""
+    return tape.apply(arrays.clone, (tensor_operand(input, "clone"),))
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors joined along a dimension.
+
+    >>> fastgrad.cat([fastgrad.ones(2), fastgrad.zeros(1)])
+    tensor([1., 1., 0.])
+    """
+    parts = [tensor_operand(t, "cat") for t in tensors]
+    if not parts:
+        raise ValueError("cat(): expected a non-empty list of Tensors")
+    if any(p.ndim == 0 for p in parts):
+        raise RuntimeError(
+            f"zero-dimensional tensor (at position {[p.ndim for p in parts].index(0)}) cannot be concatenated"
+        )
+    longest = max(p.ndim for p in parts)
+    parts = [p for p in parts if p.shape != (0,) or longest == 1]  # PyTorch lets an empty vector join anything
+    return tape.apply(arrays.cat, parts, wrap_dim("cat", dim, longest))
+
+
+concat = concatenate = cat
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new dimension."""
+    parts = [tensor_operand(t, "stack") for t in tensors]
+    if not parts:
+        raise RuntimeError("stack expects a non-empty TensorList")
+    for i, p in enumerate(parts):
+        if p.shape != parts[0].shape:
+            raise RuntimeError(
+                f"stack expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and "
+                f"{list(p.shape)} at entry {i}"
+            )
+    dim = wrap_dim("stack", dim, parts[0].ndim + 1)
+    return cat([unsqueeze(p, dim) for p in parts], dim)
+
+
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Joined along the second dimension (the first for vectors)."""
+    return cat(tensors, 0 if tensors[0].ndim < 2 else 1)
+
+
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Joined along the first dimension, vectors as rows."""
+    return cat([reshape(p, 1, -1) if p.ndim < 2 else p for p in tensors], 0)
+
+
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """`length` elements from `start` on along a dimension."""
+    dim = wrap_dim("narrow", dim, input.ndim)
+    size = input.shape[dim]
+    if start < 0:
+        start += size
+    if length < 0 or start < 0 or start + length > size:
+        raise RuntimeError(f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}).")
+    cut = tuple([(start, 1, length) if i == dim else (0, 1, n) for i, n in enumerate(input.shape)])
+    return view(input, arrays.slice_, cut)  # type: ignore[return-value]
+
+
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of parts of a given size (the last may be smaller), or of the given sizes."""
+    dim = wrap_dim("split", dim, tensor.ndim)
+    size = tensor.shape[dim]
+    if isinstance(split_size_or_sections, int):
+        step = split_size_or_sections
+        if step < 0 or (step == 0 and size):
+            raise RuntimeError(f"split expects split_size be non-negative, but got split_size={step}")
+        parts = [min(step, size - i) for i in range(0, size, step)] if size else [0]
+    else:
+        parts = list(split_size_or_sections)
+        if sum(parts) != size:
+            raise RuntimeError(
+                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension {dim}), "
+                f"but got split_sizes={parts}"
+            )
+    starts = [sum(parts[:i]) for i in range(len(parts))]
+    return tuple([narrow(tensor, dim, s, n) for s, n in zip(starts, parts, strict=True)])
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` views of equal size (the last may be smaller)."""
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    size = input.shape[wrap_dim("chunk", dim, input.ndim)]
+    return split(input, max(-(-size // chunks), 1), dim)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The slices along a dimension."""
+    dim = wrap_dim("unbind", dim, input.ndim)
+    return tuple([select(input, dim, i) for i in range(input.shape[dim])])
+
+
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """One slice along a dimension, which is removed."""
+    dim = wrap_dim("select", dim, input.ndim)
+    size = input.shape[dim]
+    if not -size <= index < size:
+        raise IndexError(f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {dim}")
+    picked = narrow(input, dim, index % size, 1)
+    return reshape(picked, (*input.shape[:dim], *input.shape[dim + 1 :]))
+
+
+def _triangle(input: Tensor, diagonal: int, upper: bool) -> Tensor:
+    from .creation import as_tensor
+
+    import numpy as np
+
+    mask = np.tri(input.shape[-2], input.shape[-1], diagonal - 1 if upper else diagonal, bool)
+    return input.where(as_tensor(~mask if upper else mask), 0)
+
+
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The lower triangle of matrices, zero elsewhere."""
+    return _triangle(input, diagonal, False)
+
+
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The upper triangle of matrices, zero elsewhere."""
+    return _triangle(input, diagonal, True)
+
+
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """The order along dimensions reversed (a copy)."""
+    from .creation import arange
+    from .indexing import index_select
+
+    for d in sizes("flip", dims):
+        d = wrap_dim("flip", d, input.ndim)
+        input = index_select(input, d, arange(input.shape[d] - 1, -1, -1))
+    return input

@@ -1,0 +1,102 @@
+"""Views: tensors that share another tensor's memory.
+
+A view knows its place in the shared `Storage` (offset and strides in elements). Where a gradient will be needed the view is
+recorded as an operation, too; otherwise it is only a place, and costs the tape nothing until it is used.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .. import recording as tape
+from ..ops.arrays import contiguous_strides, detach
+from ..ops.table import View
+from ..recording import STALE, Signature, Storage
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+def storage_of(t: Tensor) -> Storage:
+    """A tensor's memory; a pending result gets a storage that waits for it."""
+    storage = t._storage
+    if storage is None:
+        meta = t._meta
+        storage = t._storage = Storage(None, 0, meta.numel, meta.numel * meta.dtype.itemsize)
+        storage.at = t._at
+    return storage
+
+
+def strides_of(t: Tensor) -> tuple[int, ...]:
+    """A tensor's element strides."""
+    return t._strides if t._strides is not None else contiguous_strides(t._meta.shape)
+
+
+def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether elements lie in row-major order without gaps."""
+    expected = 1
+    for n, s in zip(reversed(shape), reversed(strides), strict=True):
+        if n == 0:
+            return True
+        if n != 1:
+            if s != expected:
+                return False
+            expected *= n
+    return True
+
+
+def share(t: Tensor, base: Tensor, strides: tuple[int, ...], offset: int) -> Tensor:
+    """Put a tensor on the memory of another."""
+    storage = storage_of(base)
+    t._storage = storage
+    t._offset = base._offset + offset
+    t._strides = None if is_contiguous(t._meta.shape, strides) else strides
+    t._whole = False
+    if storage.aliases is None:
+        storage.aliases = [weakref.ref(base)]
+    elif len(storage.aliases) > 64:
+        storage.aliases = [r for r in storage.aliases if r() is not None]
+    storage.aliases.append(weakref.ref(t))
+    return t
+
+
+def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
+    """A view of a tensor, or None if its elements would have to be copied."""
+    tr = tape.local.trace
+    if tr.static:
+        return tape.apply(op, (base,), attrs)
+    moved = op.move(base._meta.shape, strides_of(base), attrs)
+    if moved is None:
+        return None
+    if base._meta.requires_grad and tr.grad_enabled:
+        t = tape.apply(op, (base,), attrs)
+        if t._storage is None and t._at[0] == tape.local.trace.epoch:
+            t._base = base._base or base
+            return share(t, base, *moved)
+        return t
+    meta = base._meta
+    t = object.__new__(tape.TENSOR)
+    t._at = STALE
+    t._meta = Signature.of(op.infer(meta.shape, attrs), meta.dtype)
+    t._base = base._base or base
+    share(t, base, *moved)
+    if t._storage.array is None:
+        tr.live.append(t)
+    return t
+
+
+def alias(base: Tensor) -> Tensor:
+    """The same elements in the same memory, outside of any gradient."""
+    meta = base._meta
+    if tape.local.trace.static:
+        return tape.apply(detach, (base,))
+    t = object.__new__(tape.TENSOR)
+    t._at = STALE
+    t._meta = Signature.of(meta.shape, meta.dtype)
+    t._detached = True
+    share(t, base, strides_of(base), 0)
+    t._whole = base._whole
+    if t._storage.array is None:
+        tape.local.trace.live.append(t)
+    return t

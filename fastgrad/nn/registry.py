@@ -1,0 +1,175 @@
+"""Registry: the attributes of a Module, and which of them are parameters, buffers and submodules.
+
+There are three tables, as in PyTorch: `_parameters`, `_buffers` and `_modules`, name -> object, in order of
+registration. The same objects stand in the instance's `__dict__`, so that `self.weight` is a plain attribute access and
+costs no call of `__getattr__`; `_bind` and `_unbind` are the only places that write either, and keep both the same.
+
+`structure_version[0]` counts changes of any module: whoever replays a recorded step looks at it to notice that a
+parameter, buffer, submodule, mode, hook or other attribute is not the one it recorded with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..tensor import Tensor
+from .parameter import Parameter
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Registry", "structure_version", "type_name"]
+
+structure_version = [0]
+
+_ABSENT = object()
+
+
+class Registry:
+    """Base class of Module: attribute access with registration; all else is Module's."""
+
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Any]
+    _non_persistent_buffers_set: set[str]
+
+    def __init__(self) -> None:
+        self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _non_persistent_buffers_set=set())
+
+    def _bind(self, table: dict[str, Any], name: str, value: Any) -> None:
+        table[name] = value
+        self.__dict__[name] = value
+        structure_version[0] += 1
+
+    def _unbind(self, table: dict[str, Any], name: str) -> None:
+        del table[name]
+        self.__dict__.pop(name, None)
+        structure_version[0] += 1
+
+    def _table_of(self, name: str) -> dict[str, Any] | None:
+        """The table in which `name` is registered."""
+        for table in (self._parameters, self._buffers, self._modules):
+            if name in table:
+                return table
+        return None
+
+    def _move_to(self, table: dict[str, Any], name: str) -> None:
+        """Forget `name` unless it is in `table` already, so that it can be registered there."""
+        old = self._table_of(name)
+        if old is not table:
+            if old is not None:
+                self._unbind(old, name)
+            self.__dict__.pop(name, None)
+            self._non_persistent_buffers_set.discard(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        if isinstance(value, Parameter):
+            if "_parameters" not in own:
+                raise AttributeError("cannot assign parameters before Module.__init__() call")
+            self._move_to(self._parameters, name)
+            self.register_parameter(name, value)
+        elif isinstance(value, Registry):
+            if "_modules" not in own:
+                raise AttributeError("cannot assign module before Module.__init__() call")
+            if name in self._parameters:
+                self._refuse(value, "parameter", name, "fastgrad.nn.Parameter")
+            self._move_to(self._modules, name)
+            self._bind(self._modules, name, value)
+        elif "_parameters" in own and (table := self._table_of(name)) is not None:
+            if value is not None:
+                if table is self._parameters:
+                    self._refuse(value, "parameter", name, "fastgrad.nn.Parameter")
+                if table is self._modules:
+                    self._refuse(value, "child module", name, "fastgrad.nn.Module")
+                if not isinstance(value, Tensor):
+                    self._refuse(value, "buffer", name, "fastgrad.Tensor")
+            self._bind(table, name, value)
+        else:
+            if own.get(name, _ABSENT) is not value:
+                structure_version[0] += 1
+            super().__setattr__(name, value)
+
+    @staticmethod
+    def _refuse(value: Any, kind: str, name: str, expected: str) -> None:
+        raise TypeError(f"cannot assign '{type_name(value)}' as {kind} '{name}' ({expected} or None expected)")
+
+    def __delattr__(self, name: str) -> None:
+        table = self._table_of(name)
+        if table is not None:
+            self._unbind(table, name)
+            self._non_persistent_buffers_set.discard(name)
+        else:
+            structure_version[0] += 1
+            super().__delattr__(name)
+
+    if not TYPE_CHECKING:  # a type checker that sees __getattr__ believes every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
+
+    def __dir__(self) -> list[str]:
+        return sorted(name for name in super().__dir__() if not name[0].isdigit())
+
+    def __copy__(self) -> Self:
+        copied = type(self).__new__(type(self))
+        for name, value in self.__dict__.items():
+            copied.__dict__[name] = value.copy() if isinstance(value, dict | set) and name[0] == "_" else value
+        return copied
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Register `param`, or a place for one with None, as attribute `name` (a string without a dot)."""
+        self._check_name("_parameters", "parameter", name)
+        if param is not None:
+            if not isinstance(param, Parameter):
+                raise TypeError(
+                    f"cannot assign '{type_name(param)}' object to parameter '{name}' "
+                    "(fastgrad.nn.Parameter or None required)"
+                )
+            if param.grad_fn is not None:
+                raise ValueError(
+                    f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly."
+                    f" To express '{name}' as a function of another Tensor, compute the value in the forward() method."
+                )
+        self._bind(self._parameters, name, param)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Register a Tensor that is state but no parameter, as attribute `name`; in the state dict if `persistent`."""
+        self._check_name("_buffers", "buffer", name)
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"cannot assign '{type_name(tensor)}' object to buffer '{name}' (fastgrad Tensor or None required)"
+            )
+        self._bind(self._buffers, name, tensor)
+        (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
+
+    def add_module(self, name: str, module: Any) -> None:
+        """Register `module` as child `name` (a string without a dot)."""
+        if not isinstance(module, Registry) and module is not None:
+            raise TypeError(f"{type_name(module)} is not a Module subclass")
+        self._check_name("_modules", "module", name)
+        self._bind(self._modules, name, module)
+
+    def register_module(self, name: str, module: Any) -> None:
+        """The same as `add_module`."""
+        self.add_module(name, module)
+
+    def _check_name(self, table: str, kind: str, name: str) -> None:
+        if table not in self.__dict__:
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+        if not isinstance(name, str):
+            raise TypeError(f"{kind} name should be a string. Got {type_name(name)}")
+        if "." in name:
+            raise KeyError(f'{kind} name can\'t contain "."' + (f", got: {name}" if kind == "module" else ""))
+        if name == "":
+            raise KeyError(f'{kind} name can\'t be empty string ""')
+        if name not in self.__dict__[table] and hasattr(self, name):
+            raise KeyError(f"attribute '{name}' already exists")
+
+
+def type_name(value: Any) -> str:
+    """The type as PyTorch's messages write it: `fastgrad.FloatTensor`, `int`, `package.module.Class`."""
+    if type(value) is Tensor:
+        return value.type()
+    cls = type(value)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,126 @@
+"""Elementwise rows: a scalar rule and a gradient rule each, over `a, b, c` inputs, `y` own output, `g` incoming gradient."""
+
+from __future__ import annotations
+
+import math
+
+from .symbol import (
+    abs_, ceil, cos, erf, exp, exp2, expm1, floor, floordiv, log, log1p, log2, log10, logsigmoid, modulo, pow_, round_,
+    sigmoid, sin, softplus, sqrt, tan, tanh, trunc, where, zero,
+)  # fmt: skip
+from .table import elementwise
+
+# arithmetic
+add = elementwise("add", lambda a, b: a + b, lambda g, y, a, b: (g, g))
+sub = elementwise("sub", lambda a, b: a - b, lambda g, y, a, b: (g, -g), types="number")
+mul = elementwise("mul", lambda a, b: a * b, lambda g, y, a, b: (g * b, g * a))
+div = elementwise("div", lambda a, b: a / b, lambda g, y, a, b: (g / b, -g * (y / b)), types="float")
+neg = elementwise("neg", lambda a: -a, lambda g, y, a: (-g,), types="number")
+reciprocal = elementwise("reciprocal", lambda a: 1 / a, lambda g, y, a: (-g * (y * y),), types="float")
+square = elementwise("square", lambda a: a * a, lambda g, y, a: (g * (2 * a),), label="Pow")
+cube = elementwise("cube", lambda a: a * a * a, lambda g, y, a: (g * (3 * (a * a)),), label="Pow")
+pow = elementwise(  # 0 ** 0 and powers of a zero base have the gradients PyTorch gives them
+    "pow",
+    lambda a, b: pow_(a, b),
+    lambda g, y, a, b: (
+        where(b == 0, 0, g * (b * pow_(a, b - 1))),
+        where((a == 0) & (b >= 0), 0, g * (y * log(a))),
+    ),
+)
+floor_divide = elementwise("floor_divide", lambda a, b: floordiv(a, b), types="number")
+remainder = elementwise(
+    "remainder", lambda a, b: modulo(a, b), lambda g, y, a, b: (g, -g * floor(a / b)), types="number"
+)
+
+# signs and choices
+abs = elementwise("abs", lambda a: abs_(a), lambda g, y, a: (g * sign(a),))
+sign = elementwise(
+    "sign", lambda a: where(a > 0, 1, where(a < 0, -1, where(a == 0, 0, a))), lambda g, y, a: (zero(g),)
+)
+maximum = elementwise(
+    "maximum",
+    lambda a, b: where((a > b) | (a != a), a, b),
+    lambda g, y, a, b: (
+        where(a > b, g, where(a == b, g * 0.5, 0)),
+        where(a > b, 0, where(a == b, g * 0.5, g)),
+    ),
+)
+minimum = elementwise(
+    "minimum",
+    lambda a, b: where((a < b) | (a != a), a, b),
+    lambda g, y, a, b: (
+        where(a < b, g, where(a == b, g * 0.5, 0)),
+        where(a < b, 0, where(a == b, g * 0.5, g)),
+    ),
+)
+where_op = elementwise(
+    "where",
+    lambda a, b, c: where(a, b, c),
+    lambda g, y, a, b, c: (None, where(a, g, 0), where(a, 0, g)),
+    types="where",
+)
+clamp_min = elementwise(
+    "clamp_min",
+    lambda a, b: where((a > b) | (a != a), a, b),
+    lambda g, y, a, b: (where(a >= b, g, 0), where(a < b, g, 0)),
+    label="Clamp",
+)
+clamp_max = elementwise(
+    "clamp_max",
+    lambda a, b: where((a < b) | (a != a), a, b),
+    lambda g, y, a, b: (where(a <= b, g, 0), where(a > b, g, 0)),
+    label="Clamp",
+)
+relu = elementwise(
+    "relu", lambda a: where((a > 0) | (a != a), a, 0), lambda g, y, a: (where(y > 0, g, 0),)
+)
+
+# exponentials and logarithms
+exp_op = elementwise("exp", lambda a: exp(a), lambda g, y, a: (g * y,), types="float")
+exp2_op = elementwise("exp2", lambda a: exp2(a), lambda g, y, a: (g * (y * math.log(2)),), types="float")
+expm1_op = elementwise("expm1", lambda a: expm1(a), lambda g, y, a: (g * (y + 1),), types="float")
+log_op = elementwise("log", lambda a: log(a), lambda g, y, a: (g / a,), types="float")
+log2_op = elementwise("log2", lambda a: log2(a), lambda g, y, a: (g / (a * math.log(2)),), types="float")
+log10_op = elementwise("log10", lambda a: log10(a), lambda g, y, a: (g / (a * math.log(10)),), types="float")
+log1p_op = elementwise("log1p", lambda a: log1p(a), lambda g, y, a: (g / (a + 1),), types="float")
+sqrt_op = elementwise("sqrt", lambda a: sqrt(a), lambda g, y, a: (g / (2 * y),), types="float")
+rsqrt = elementwise("rsqrt", lambda a: 1 / sqrt(a), lambda g, y, a: (g * (-0.5 * (y * y * y)),), types="float")
+
+# trigonometric and hyperbolic functions
+sin_op = elementwise("sin", lambda a: sin(a), lambda g, y, a: (g * cos(a),), types="float")
+cos_op = elementwise("cos", lambda a: cos(a), lambda g, y, a: (g * -sin(a),), types="float")
+tan_op = elementwise("tan", lambda a: tan(a), lambda g, y, a: (g * (1 + y * y),), types="float")
+tanh_op = elementwise("tanh", lambda a: tanh(a), lambda g, y, a: (g * (1 - y * y),), types="float")
+
+# activations
+sigmoid_op = elementwise("sigmoid", lambda a: sigmoid(a), lambda g, y, a: (g * (y * (1 - y)),), types="float")
+softplus_op = elementwise("softplus", lambda a: softplus(a), lambda g, y, a: (g * sigmoid(a),), types="float")
+logsigmoid_op = elementwise("logsigmoid", lambda a: logsigmoid(a), lambda g, y, a: (g * sigmoid(-a),), types="float")
+erf_op = elementwise(
+    "erf", lambda a: erf(a), lambda g, y, a: (g * (2 / math.sqrt(math.pi) * exp(-(a * a))),), types="float"
+)
+
+# rounding (their gradient is zero)
+floor_op = elementwise("floor", lambda a: floor(a), lambda g, y, a: (zero(g),))
+ceil_op = elementwise("ceil", lambda a: ceil(a), lambda g, y, a: (zero(g),))
+trunc_op = elementwise("trunc", lambda a: trunc(a), lambda g, y, a: (zero(g),))
+round_op = elementwise("round", lambda a: round_(a), lambda g, y, a: (zero(g),))
+
+# comparisons and logic
+eq = elementwise("eq", lambda a, b: a == b, types="compare")
+ne = elementwise("ne", lambda a, b: a != b, types="compare")
+lt = elementwise("lt", lambda a, b: a < b, types="compare")
+le = elementwise("le", lambda a, b: a <= b, types="compare")
+gt = elementwise("gt", lambda a, b: a > b, types="compare")
+ge = elementwise("ge", lambda a, b: a >= b, types="compare")
+logical_and = elementwise("logical_and", lambda a, b: a & b, types="logical")
+logical_or = elementwise("logical_or", lambda a, b: a | b, types="logical")
+logical_xor = elementwise("logical_xor", lambda a, b: a ^ b, types="logical")
+logical_not = elementwise("logical_not", lambda a: a ^ True, types="logical")
+isnan = elementwise("isnan", lambda a: a != a, types="test")
+isfinite = elementwise("isfinite", lambda a: (a - a) == 0, types="test")
+isinf = elementwise("isinf", lambda a: (abs_(a) == math.inf), types="test")
+truth = elementwise("truth", lambda a: a != 0, types="test", label="Bool")
+bitwise_and = elementwise("bitwise_and", lambda a, b: a & b)
+bitwise_or = elementwise("bitwise_or", lambda a, b: a | b)
+bitwise_xor = elementwise("bitwise_xor", lambda a, b: a ^ b)

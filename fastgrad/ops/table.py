@@ -1,0 +1,262 @@
+"""The rows of the operation table: what an operation declares, and how it is inferred and recorded.
+
+An `Elementwise` row is a scalar rule and a gradient rule. An `ArrayOperation` declares a shape rule, a lowering to kernels and
+a gradient rule. A `View` declares a shape rule and what it does to strides; it moves no data. Gradient rules get
+`g, y, a, b, ...` (and the attributes last, if the row has any) and return one gradient an operand, None where there is none.
+Rules are run with Tensors while gradients are recorded; which operands' values they read follows from the entries they make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import dtypes
+from .. import recording as tape
+from ..dtypes import FLOAT
+from .symbol import FUNCTIONS, read
+
+OPERATIONS: dict[str, Operation] = {}
+BY_CODE: list[Operation] = []
+
+Shape = tuple[int, ...]
+
+
+class Operation:
+    """One row."""
+
+    kind = "array"
+
+    def __init__(self, name: str, gradient: Callable[..., Any] | None, label: str | None) -> None:
+        if name in OPERATIONS:
+            raise ValueError(f"operation {name} is declared twice")
+        self.name = name
+        self.gradient = gradient
+        self.label = label or name.replace("_", " ").title().replace(" ", "")
+        self.code = len(BY_CODE)
+        OPERATIONS[name] = self
+        BY_CODE.append(self)
+
+    def __repr__(self) -> str:
+        return f"<operation {self.name}>"
+
+    def __call__(self, *operands: Any, attrs: Any = None) -> Any:
+        """Record the operation on tensors; Python numbers become constants or inputs."""
+        return tape.apply(self, [x if hasattr(x, "_at") else tape.scalar(x) for x in operands], attrs)
+
+    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+        """Infer, and make the entry's node (after nodes of conversions, if the operands need any)."""
+        raise NotImplementedError
+
+    def differentiable(self, tr: tape.Trace, metas: Sequence[tape.Node], dtype: dtypes.dtype) -> bool:
+        """Whether the entry will have a gradient."""
+        return (
+            tr.grad_enabled
+            and self.gradient is not None
+            and dtype.category == FLOAT
+            and any([m.requires_grad for m in metas])
+        )
+
+    def gradients(self, g: Any, y: Any, operands: Sequence[Any], attrs: Any) -> Sequence[Any]:
+        """One gradient an operand, recorded by the rule."""
+        assert self.gradient is not None
+        return self.gradient(g, y, *operands) if attrs is None else self.gradient(g, y, *operands, attrs)
+
+
+def broadcast(name: str, shapes: Sequence[Shape]) -> Shape:
+    """The shape that shapes broadcast to; the error names the operation."""
+    longest = max(len(s) for s in shapes)
+    result = [1] * longest
+    for shape in shapes:
+        lead = longest - len(shape)
+        for i, size in enumerate(shape):
+            if size != 1 and result[lead + i] != size:
+                if result[lead + i] != 1:
+                    listed = " and ".join(str(list(s)) for s in shapes)
+                    raise RuntimeError(
+                        f"{name}: the size of tensor a ({result[lead + i]}) must match the size of tensor b ({size}) at "
+                        f"non-singleton dimension {lead + i}; the shapes {listed} do not broadcast"
+                    )
+                result[lead + i] = size
+    return tuple(result)
+
+
+class Elementwise(Operation):
+    """y[i] = rule(a[i], b[i], ...), operands broadcast.
+
+    `types` says what it computes in: "any" the promoted type, "float" a floating-point type, "compare" the promoted type with
+    a bool result, "logical" bool operands and result, "test" one operand with a bool result, "same" float or integer without
+    promotion, "where" (bool, promoted, promoted), "number" the promoted type but not bool.
+    """
+
+    kind = "elementwise"
+
+    def __init__(
+        self, name: str, rule: Callable[..., Any], gradient: Callable[..., Any] | None, types: str, label: str | None
+    ) -> None:
+        super().__init__(name, gradient, label)
+        self.rule = rule
+        self.types = types
+        self._texts: dict[tuple[str, ...], str] = {}
+
+    def text(self, codes: tuple[str, ...]) -> str:
+        """The rule as source over operand names."""
+        found = self._texts.get(codes)
+        if found is None:
+            found = self._texts[codes] = read(self.rule, codes).text
+        return found
+
+    def compute_type(self, metas: Sequence[tape.Node]) -> dtypes.dtype:
+        first = metas[0]
+        if len(metas) == 1:
+            common = first.dtype if not first.weak else dtypes.result_type([(first.dtype, True, True)])
+        else:
+            second = metas[1]
+            if first.dtype is second.dtype and not first.weak and not second.weak:
+                common = first.dtype
+            else:
+                common = dtypes.result_type([(m.dtype, not m.shape, m.weak) for m in metas])
+        if self.types == "float" and common.category != FLOAT:
+            return dtypes.get_default_dtype()
+        if self.types == "logical":
+            return dtypes.bool_
+        if self.types == "number" and common is dtypes.bool_:
+            raise RuntimeError(f"{self.name}: not defined for bool tensors; use the logical operations instead")
+        return common
+
+    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+        shape = metas[0].shape
+        if len(metas) > 1:
+            for m in metas:
+                if m.shape != shape:
+                    shape = broadcast(self.name, [m.shape for m in metas])
+                    break
+        if self.types == "where":
+            common = self.compute_type(metas[1:])
+            wanted = [dtypes.bool_, common, common]
+        else:
+            common = self.compute_type(metas)
+            wanted = [common] * len(metas)
+        result = dtypes.bool_ if self.types in ("compare", "logical", "test") else common
+        slots, metas = convert(tr, slots, metas, wanted)
+        return tape.extend(
+            tr, (self.code, *slots), self, slots, attrs, shape, result, self.differentiable(tr, metas, result)
+        )
+
+
+class Convert(Operation):
+    """y = a converted to the dtype in the attributes."""
+
+    kind = "convert"
+
+    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+        m = metas[0]
+        return tape.extend(tr, key, self, slots, attrs, m.shape, attrs, self.differentiable(tr, metas, attrs))
+
+
+def convert(
+    tr: tape.Trace, slots: tuple[int, ...], metas: Sequence[tape.Node], wanted: Sequence[dtypes.dtype]
+) -> tuple[tuple[int, ...], Sequence[tape.Node]]:
+    """Record the conversions that operands need, and return the operands to use."""
+    if all([m.dtype is w for m, w in zip(metas, wanted, strict=True)]):
+        return slots, metas
+    new_slots, new_metas = [], []
+    for slot, meta, dtype in zip(slots, metas, wanted, strict=True):
+        if meta.dtype is not dtype:
+            meta = CONVERT.record(tr, (CONVERT.code, slot, dtype), (slot,), [meta], dtype)
+            slot = meta.slot
+        new_slots.append(slot)
+        new_metas.append(meta)
+    return tuple(new_slots), new_metas
+
+
+class View(Operation):
+    """A tensor's elements under another shape. `infer(shape, attrs)` gives the shape or raises; `move(shape, strides, attrs)`
+    gives the strides and the added offset, or None if the elements have to be copied first."""
+
+    kind = "view"
+
+    def __init__(
+        self,
+        name: str,
+        infer: Callable[[Shape, Any], Shape],
+        move: Callable[[Shape, Shape, Any], tuple[Shape, int] | None],
+        gradient: Callable[..., Any],
+        label: str | None = None,
+    ) -> None:
+        super().__init__(name, gradient, label)
+        self.infer = infer
+        self.move = move
+
+    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+        m = metas[0]
+        shape = self.infer(m.shape, attrs)
+        return tape.extend(tr, key, self, slots, attrs, shape, m.dtype, self.differentiable(tr, metas, m.dtype))
+
+
+class ArrayOperation(Operation):
+    """An operation with a kernel of its own.
+
+    `infer(metas, attrs)` gives shape and dtype or raises; `lower(emit, y, operands, attrs)` writes its records with the
+    planner's assembler; `promote` converts the operands to their common type first; `fallible` kernels may report an error;
+    `in_place` ones build y upon their first operand's memory when that is no longer needed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        infer: Callable[..., tuple[Shape, dtypes.dtype]],
+        lower: Callable[..., None],
+        gradient: Callable[..., Any] | None,
+        label: str | None = None,
+        promote: bool = False,
+        fallible: bool = False,
+        in_place: bool = False,
+    ) -> None:
+        super().__init__(name, gradient, label)
+        self.infer = infer
+        self.lower = lower
+        self.promote = promote
+        self.fallible = fallible
+        self.in_place = in_place
+
+    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+        if self.promote:
+            common = dtypes.result_type([(m.dtype, not m.shape, m.weak) for m in metas])
+            slots, metas = convert(tr, slots, metas, [common] * len(metas))
+        shape, dtype = self.infer(metas, attrs)
+        key = (self.code, *slots) if attrs is None else (self.code, *slots, attrs)
+        return tape.extend(tr, key, self, slots, attrs, shape, dtype, self.differentiable(tr, metas, dtype))
+
+
+def elementwise(
+    name: str,
+    rule: Callable[..., Any],
+    gradient: Callable[..., Any] | None = None,
+    types: str = "any",
+    label: str | None = None,
+) -> Elementwise:
+    """Declare an elementwise operation; it becomes the Tensor reading of the rule function of its name."""
+    op = Elementwise(name, rule, gradient, types, label)
+    if name in FUNCTIONS:
+        FUNCTIONS[name].tensor = op
+    return op
+
+
+CONVERT = Convert("to", lambda g, y, a, k: (CONVERT(g, attrs=a.dtype),), "ToCopy")
+
+
+_READS: dict[Any, frozenset[str]] = {}
+
+
+def reads(op: Operation, metas: Sequence[Any], y: Any, attrs: Any) -> frozenset[str]:
+    """Which of the values `a, b, c, d, y` the gradient rule reads, for operands that require gradients."""
+    key = (op, tuple([(m.shape, m.dtype, m.requires_grad) for m in metas]), attrs)
+    found = _READS.get(key)
+    if found is None:
+        from .. import reverse
+
+        if len(_READS) > 20_000:
+            _READS.clear()
+        found = _READS[key] = reverse.values_read(op, metas, y, attrs)
+    return found

@@ -1,0 +1,587 @@
+"""The assembler: gives every value a place and writes the records of each unit.
+
+A `Place` says where a value is: (kind, number, byte offset) with kinds ARENA (offset into the arena), BINDING (an address of
+the trace's inputs), OUTPUT (a buffer made for each run), KEPT (the buffer of values kept for a later backward) and FIXED (an
+address that never changes), and element strides upon it. Words of records that hold such a reference are noted in
+`relocations` and filled in when the program runs. Operations lower themselves with the methods from `contiguous` on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from .. import recording as tape
+from ..kernels import copy as copy_kernels
+from ..kernels import elementwise as elementwise_kernels
+from ..kernels import reduce as reduce_kernels
+from ..kernels.loops import BLOCK, block_loop
+from ..kernels.sweep import RECORD_BYTES, WORDS
+from ..ops import arrays
+from ..ops.arrays import contiguous_strides
+from ..ops.table import Elementwise
+from .memory import Arena, Words, aligned
+from .section import Section
+
+ARENA, BINDING, OUTPUT, KEPT, FIXED = range(5)
+Reference = tuple[int, int, int]  # kind, number, byte offset
+
+_BYTES = {"f4": 4, "f8": 8, "i8": 8, "i4": 4, "u1": 1, "b1": 1}
+
+
+class Place:
+    """Where a value's elements are."""
+
+    __slots__ = ("number", "reference", "root", "strides")
+
+    def __init__(self, root: int, reference: Reference | None, strides: tuple[int, ...], number: str | None) -> None:
+        self.root = root  # the slot whose buffer this is
+        self.reference = reference
+        self.strides = strides
+        self.number = number  # dtype code of a Python number's cell, for inputs without memory
+
+
+class Assembler:
+    """Writes a program for a section."""
+
+    def __init__(self, section: Section, fallible: bool) -> None:
+        self.section = section
+        self.entries = section.entries
+        self.is_fallible = fallible
+        self.records: list[list[Any]] = []
+        self.bodies: list[list[Any]] = []  # records of loops' bodies, placed behind the main ones
+        self.words = Words()
+        self.arena = Arena()
+        self.kept_bytes = 0
+        self.places: dict[int, Place] = {}
+        self.outputs: dict[int, int] = {}  # slot that is computed straight into an output -> number of the output
+        self.output_bytes: list[int] = []
+        self.kept: dict[int, Place] = {}
+        self.sizes: dict[int, int] = {}  # root slot -> bytes in the arena
+        self.cells: list[tuple[int, Any, str]] = []  # (number of the Python number, cell, dtype code)
+        self.lines: dict[int, Any] = {}  # record -> node, of records that may fail
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._scratch: list[tuple[int, int]] = []
+        self._node: Any = None
+        self.error_cell: Any = None
+        self.error = 0
+        self.split = 0
+        self.lands: dict[int, int] = {}  # final slot -> leaf whose memory it goes to
+        self.landed: set[int] = set()  # leaves whose memory already gets its value from a record
+        self.remaining = self._uses()
+        self.saved_roots = {self.root(s) for s in section.save}
+
+    # ---- what is needed how often
+
+    def root(self, slot: int) -> int:
+        """The slot whose buffer a value lies in, views looked through."""
+        entries, same = self.entries, self.section.same
+        while True:
+            slot = same.get(slot, slot)
+            node = entries[slot]
+            if getattr(node.op, "kind", None) == "view" or node.op is tape.ALIAS:
+                slot = node.operands[0]
+            else:
+                return slot
+
+    def _uses(self) -> dict[int, int]:
+        section, entries = self.section, self.entries
+        uses: dict[int, int] = {}
+        for slot in section.order:
+            node = entries[slot]
+            if node.op is tape.ALIAS or getattr(node.op, "kind", None) == "view":
+                continue
+            for operand in node.operands:
+                root = self.root(operand)
+                uses[root] = uses.get(root, 0) + 1
+        for slot in (*section.want, *section.save, *section.writes.values()):
+            root = self.root(slot)
+            uses[root] = uses.get(root, 0) + 1
+        return uses
+
+    def _done(self, slot: int) -> None:
+        """One reader of a value less; the last one frees its buffer."""
+        root = self.root(slot)
+        left = self.remaining[root] = self.remaining[root] - 1
+        if left == 0:
+            size = self.sizes.pop(root, None)
+            if size is not None:
+                self.arena.give(self.places[root].reference[2], size)  # type: ignore[index]
+
+    # ---- places
+
+    def place_of(self, slot: int) -> Place:
+        """Where a value is; views and inputs are resolved here."""
+        slot = self.section.canonical(slot)
+        found = self.places.get(slot)
+        if found is None:
+            found = self.places[slot] = self._resolve(slot)
+        return found
+
+    def _resolve(self, slot: int) -> Place:
+        node = self.entries[slot]
+        op = node.op
+        if op is tape.LEAF or (op is tape.ALIAS and node.attrs[2] is None):
+            strides = contiguous_strides(node.shape) if op is tape.LEAF else node.attrs[1] or contiguous_strides(node.shape)
+            return Place(self.root(slot), (BINDING, self.section.bindings[slot], 0), strides, None)
+        if op is tape.SCALAR or op is tape.CONSTANT:
+            return Place(slot, None, (), node.dtype.code)
+        if op is tape.ALIAS:
+            return self._view(node, arrays.as_strided, (node.attrs[0], node.attrs[1], node.attrs[2]))
+        if op.kind == "convert":
+            base = self.place_of(node.operands[0])
+            if base.number is not None:
+                return Place(base.root, None, base.strides, node.dtype.code)
+        if op.kind == "view":
+            return self._view(node, op, node.attrs)
+        raise AssertionError(f"{node.op} has no place yet")
+
+    def _view(self, node: Any, op: Any, attrs: Any) -> Place:
+        operand = self.section.canonical(node.operands[0])
+        base = self.place_of(operand)
+        shape = self.entries[operand].shape
+        if op is arrays.as_strided and base.strides != contiguous_strides(shape):
+            base = self._copied(operand)
+        if op is arrays.as_strided:
+            moved = op.move((tape.count(shape),), (1,), attrs)
+        else:
+            moved = op.move(shape, base.strides, attrs)
+        if moved is None:
+            base = self._copied(operand)
+            moved = op.move(shape, base.strides, attrs)
+        strides, offset = moved
+        reference = base.reference
+        if reference is not None and offset:
+            reference = (reference[0], reference[1], reference[2] + offset * node.dtype.itemsize)
+        return Place(base.root, reference, strides, base.number)
+
+    def _copied(self, slot: int) -> Place:
+        """A contiguous copy of a value, which lives as long as the value itself."""
+        node = self.entries[slot]
+        size = aligned(node.numel * node.dtype.itemsize)
+        reference = (KEPT, 0, self.kept_bytes) if self.root(slot) in self.saved_roots else (ARENA, 0, self.arena.take(size))
+        if reference[0] == KEPT:
+            self.kept_bytes += size
+        self._load(reference, slot, self.place_of(slot), node.numel)
+        return Place(self.place_of(slot).root, reference, contiguous_strides(node.shape), None)
+
+    def _new(self, slot: int, upon: Reference | None = None) -> Reference:
+        """A contiguous place for a value that is about to be computed."""
+        node = self.entries[slot]
+        size = node.numel * node.dtype.itemsize
+        if upon is not None:
+            reference = upon
+        elif slot in self.saved_roots:
+            reference = (KEPT, 0, self.kept_bytes)
+            self.kept_bytes += aligned(size)
+        elif slot in self.outputs:
+            reference = (OUTPUT, self.outputs[slot], 0)
+        else:
+            reference = (ARENA, 0, self.arena.take(size))
+            self.sizes[slot] = size
+        self.places[slot] = Place(slot, reference, contiguous_strides(node.shape), None)
+        return reference
+
+    def _landing(self, slot: int, reads: Sequence[int]) -> Reference | None:
+        """The memory a value is written to in the end, if it may be computed there at once: nobody else will read the old
+        value, and this record reads it element for element only (`reads`: how often each operand is read so)."""
+        leaf = self.lands.get(slot)
+        if leaf is None or self.is_fallible or leaf in self.landed or slot in self.saved_roots:
+            return None
+        if leaf in self.saved_roots or self.remaining.get(leaf, 0) != sum([1 for x in reads if x == leaf]):
+            return None
+        self.landed.add(leaf)
+        return (BINDING, self.section.bindings[leaf], 0)
+
+    # ---- what operations lower themselves with
+
+    def shape(self, slot: int) -> tuple[int, ...]:
+        return self.entries[slot].shape
+
+    def code(self, slot: int) -> str:
+        return self.entries[slot].dtype.code
+
+    def strides(self, slot: int) -> tuple[int, ...]:
+        """Element strides of a value's present place."""
+        return self.place_of(slot).strides
+
+    def place(self, slot: int) -> Reference:
+        """The first element of a value as it lies."""
+        place = self.place_of(slot)
+        if place.reference is None:
+            return (FIXED, 0, self.number(slot, place.number))
+        return place.reference
+
+    def contiguous(self, slot: int, dims: tuple[int, ...] | None = None) -> Reference:
+        """A row-major copy of a value (its dimensions permuted by `dims`), or the value itself if it lies so."""
+        place = self.place_of(slot)
+        shape, strides = self.entries[slot].shape, place.strides
+        if dims is not None:
+            shape, strides = tuple([shape[d] for d in dims]), tuple([strides[d] for d in dims])
+        return self._contiguous(slot, place, shape, strides)
+
+    def contiguous_part(self, slot: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Reference:
+        """A row-major copy of the elements at the given strides from a value's first one."""
+        return self._contiguous(slot, self.place_of(slot), shape, strides)
+
+    def contiguous_expanded(self, slot: int, shape: tuple[int, ...]) -> Reference:
+        """A row-major copy of a value broadcast to a shape."""
+        place = self.place_of(slot)
+        strides, _ = arrays._expand(self.entries[slot].shape, place.strides, shape)
+        return self._contiguous(slot, place, shape, strides)
+
+    def _contiguous(self, slot: int, place: Place, shape: tuple[int, ...], strides: tuple[int, ...]) -> Reference:
+        n = tape.count(shape)
+        if place.reference is not None and _is_contiguous(shape, strides):
+            return place.reference
+        size = aligned(n * self.entries[slot].dtype.itemsize)
+        target = (ARENA, 0, self.arena.take(size))
+        self._scratch.append((target[2], size))
+        self._load(target, slot, Place(place.root, place.reference, strides, place.number), n, shape)
+        return target
+
+    def _load(self, target: Reference, slot: int, place: Place, n: int, shape: tuple[int, ...] | None = None) -> None:
+        code = self.code(slot)
+        shape = self.entries[slot].shape if shape is None else shape
+        if n == 0:
+            return
+        if place.reference is None:
+            source: Reference = (FIXED, 0, self.number(slot, code))
+        else:
+            source = place.reference
+        if not any(place.strides) or n == 1:
+            self.record(copy_kernels.fill(code), n, target, source)
+        else:
+            self.record(copy_kernels.load(code), n, target, source, self.steps(shape, place.strides), 0)
+
+    def steps(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+        """The table of a strided operand, neighbouring dimensions that run on merged."""
+        merged: list[list[int]] = []
+        for n, s in zip(shape, strides, strict=True):
+            if n == 1:
+                continue
+            if merged and merged[-1][1] == n * s:
+                merged[-1] = [merged[-1][0] * n, s]
+            else:
+                merged.append([n, s])
+        if not merged:
+            merged = [[1, 1]]
+        return self.words.put([len(merged), *[x for pair in merged for x in pair]])
+
+    def store(
+        self, target: Reference, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], source: Reference, code: str
+    ) -> None:
+        """Write a contiguous source over strided elements of a target."""
+        moved = (target[0], target[1], target[2] + offset * _BYTES[code])
+        self.record(copy_kernels.store(code), tape.count(shape), moved, source, self.steps(shape, strides), 0)
+
+    def out(self, y: int) -> Reference:
+        """The contiguous place of the result."""
+        return self._new(y, self._landing(y, ()))
+
+    def upon(self, y: int, base: int) -> Reference:
+        """The contiguous place of a result that starts as a copy of `base`: its own memory when nobody else needs that."""
+        base = self.section.canonical(base)
+        node, place = self.entries[base], self.place_of(base)
+        whole = place.reference is not None and place.root == base and self.remaining[base] == 1
+        if whole and node.numel and y not in self.saved_roots and base not in self.saved_roots:
+            assert place.reference is not None
+            if base in self.sizes:
+                self.sizes[y] = self.sizes.pop(base)
+                self.places[y] = Place(y, place.reference, contiguous_strides(node.shape), None)
+                return place.reference
+            leaf = self.lands.get(self._chain.get(y, y))
+            if leaf is not None and not self.is_fallible and place.reference == (BINDING, self.section.bindings[leaf], 0):
+                self.landed.add(leaf)
+                return self._new(y, place.reference)
+        target = self._new(y)
+        self._load(target, base, place, node.numel)
+        return target
+
+    def copy(self, y: int, a: int) -> None:
+        """The result is a contiguous copy."""
+        self._load(self.out(y), a, self.place_of(a), self.entries[a].numel)
+
+    def scratch(self, nbytes: int) -> Reference:
+        """Memory for the time of one record."""
+        offset = self.arena.take(nbytes)
+        self._scratch.append((offset, nbytes))
+        return (ARENA, 0, offset)
+
+    def table(self, values: Sequence[int]) -> int:
+        """The address of constant words."""
+        return self.words.put(values)
+
+    def float_bits(self, value: float, code: str) -> int:
+        """A floating-point number's bits as a word."""
+        if code == "f4":
+            return struct.unpack("<i", struct.pack("<f", value))[0]
+        return struct.unpack("<q", struct.pack("<d", value))[0]
+
+    def number(self, slot: int, code: str | None) -> int:
+        """The address of a cell that holds a Python number in a dtype."""
+        slot = self.place_of(slot).root
+        node = self.entries[slot]
+        code = code or node.dtype.code
+        address = self._numbers.get((slot, code))
+        if address is None:
+            cell, address = self.words.cell(_NUMPY[code])
+            self._numbers[slot, code] = address
+            if node.op is tape.CONSTANT:
+                cell[0] = node.attrs
+            else:
+                self.cells.append((self.section.numbers[slot], cell, code))
+        return address
+
+    def fill_zero(self, target: Reference, n: int, code: str) -> None:
+        self.record(copy_kernels.fill(code), n, target, self.words.put((0,)))
+
+    def record(self, kernel: int, *words: Any) -> None:
+        """Write one record."""
+        self.records.append([kernel, *words])
+
+    def fallible(self, kernel: int, y: Reference, a: Reference, index: Reference, table: int, source: Any) -> None:
+        """Write a record whose kernel may report an error."""
+        if self.error_cell is None:
+            self.error_cell, self.error = self.words.block(3)
+        self.lines[len(self.records)] = self._node
+        self.record(kernel, len(self.records), y, a, index, table, self.error, source)
+
+    # ---- units
+
+    def unit(self, slots: list[int]) -> None:
+        """Write the records of one unit."""
+        if len(slots) == 1:
+            self._single(slots[0])
+        else:
+            self._loop(slots)
+        for slot in slots:
+            for operand in self.entries[slot].operands:
+                self._done(operand)
+        for offset, size in self._scratch:
+            self.arena.give(offset, size)
+        self._scratch.clear()
+
+    def _single(self, slot: int) -> None:
+        node = self._node = self.entries[slot]
+        op = node.op
+        operands = tuple([self.section.canonical(x) for x in node.operands])
+        if op.kind == "array":
+            op.lower(self, slot, operands, node.attrs)
+            return
+        if op.kind == "convert" and self.place_of(operands[0]).number is not None:
+            return
+        if node.numel > BLOCK:
+            self._loop([slot])
+            return
+        modes, sources, same = [], [], []
+        for x in operands:
+            mode, source = self._operand(x, node)
+            modes.append("v" if node.numel == 1 else mode)
+            sources.append(source)
+            if mode == "v" and self.place_of(x).reference == source:
+                same.append(self.place_of(x).root if self.place_of(x).root == x else -1)
+        y = self._new(slot, self._landing(slot, same))
+        modes = ["w" if m == "v" and s == y else m for m, s in zip(modes, sources, strict=True)]
+        if node.numel:
+            self.record(self._kernel(node, operands, modes), node.numel, y, *sources)
+
+    def _operand(self, x: int, node: Any) -> tuple[str, Any]:
+        """Mode and source of an operand that an elementwise record reads whole."""
+        place = self.place_of(x)
+        if place.reference is None:
+            return "s", (FIXED, 0, self.number(x, self.code(x)))
+        shape = self.entries[x].shape
+        strides = place.strides
+        if shape != node.shape:
+            strides, _ = arrays._expand(shape, strides, node.shape)
+        if _is_contiguous(node.shape, strides) and self.entries[x].numel == node.numel:
+            return "v", place.reference
+        if not any([s for s, n in zip(strides, node.shape, strict=True) if n > 1]):
+            return "s", place.reference
+        return "v", self._contiguous(x, place, node.shape, strides)
+
+    def _kernel(self, node: Any, operands: Sequence[int], modes: Sequence[str]) -> int:
+        codes = tuple([self.code(x) for x in operands])
+        text = node.op.text(codes) if isinstance(node.op, Elementwise) else "a"
+        return elementwise_kernels.elementwise(text, node.dtype.code, codes, "".join(modes))
+
+    def _loop(self, slots: list[int]) -> None:
+        """One loop over BLOCK elements at a time; what only the loop reads stays in blocks."""
+        entries = self.entries
+        members = [s for s in slots if entries[s].op.kind != "array"]
+        inside = set(members)
+        n = entries[members[0]].numel
+        blocks = (n + BLOCK - 1) // BLOCK
+        body: list[list[Any]] = []
+        advance: list[list[int]] = []
+        partials: list[tuple[int, Reference]] = []
+        local: dict[int, Reference] = {}
+        readers: dict[int, int] = {}
+        for slot in slots:
+            for x in entries[slot].operands:
+                x = self.section.canonical(x)
+                readers[x] = readers.get(x, 0) + 1
+        loaded: dict[Any, Reference] = {}
+        freed: set[int] = set()
+        uses = dict(readers)
+        for slot in slots:
+            node = entries[slot]
+            operands = tuple([self.section.canonical(x) for x in node.operands])
+            if node.op.kind == "array":
+                source, step = self._in_loop(operands[0], node, local, loaded, body, advance, entries[operands[0]])[1:]
+                target = self.scratch(blocks * node.dtype.itemsize)
+                body.append([reduce_kernels.block_sum(node.dtype.code), 0, target, source])
+                advance.append([0, 0, node.dtype.itemsize, step])
+                partials.append((slot, target))
+                continue
+            modes, sources, steps, same = [], [], [], []
+            for x in operands:
+                mode, source, step = self._in_loop(x, node, local, loaded, body, advance, node)
+                modes.append(mode)
+                sources.append(source)
+                steps.append(step)
+            size = node.dtype.itemsize
+            private = self.remaining[slot] == uses.get(slot, 0) and slot not in self.saved_roots
+            if private:
+                y: Reference = (ARENA, 0, self.arena.take(BLOCK * size))
+                local[slot] = y
+                y_step = 0
+            else:
+                same = self._loop_reads(slots[: slots.index(slot) + 1], inside)
+                y = self._new(slot, self._landing(slot, same))
+                y_step = BLOCK * size
+            modes = ["w" if m == "v" and s == y else m for m, s in zip(modes, sources, strict=True)]
+            body.append([self._kernel(node, operands, modes), 0, y, *sources])
+            advance.append([0, 0, y_step, *steps])
+            for x in operands:
+                readers[x] -= 1
+                if readers[x] == 0 and x in local:
+                    self.arena.give(local[x][2], BLOCK * entries[x].dtype.itemsize)
+                    freed.add(x)
+        for x, reference in local.items():
+            if x not in freed:
+                self._scratch.append((reference[2], BLOCK * entries[x].dtype.itemsize))
+        if len(body) == 1 and not partials:
+            record = body[0]
+            record[1] = n
+            self.records.append(record)
+            return
+        first = len(self.bodies)
+        self.bodies += body
+        table = self.words.put([w for row in advance for w in row + [0] * (WORDS - len(row))])
+        self.record(block_loop(), n, ("body", first), len(body), table)
+        for slot, target in partials:
+            node = self._node = entries[slot]
+            y = self._new(slot, self._landing(slot, ()))
+            self.record(reduce_kernels.partial_sum(node.dtype.code), blocks, y, target)
+
+    def _loop_reads(self, slots: list[int], inside: set[int]) -> list[int]:
+        """The values that the loop reads element for element, once for each reading."""
+        found = []
+        for slot in slots:
+            for x in self.entries[slot].operands:
+                x = self.section.canonical(x)
+                if x not in inside and self.place_of(x).root == x and self.entries[x].shape == self.entries[slot].shape:
+                    found.append(x)
+        return found
+
+    def _in_loop(
+        self, x: int, node: Any, local: dict[int, Reference], loaded: dict[Any, Reference], body: Any, advance: Any, frame: Any
+    ) -> tuple[str, Any, int]:
+        """Mode, source and advance of an operand inside a loop; a strided one is loaded into a block first."""
+        if x in local:
+            return "v", local[x], 0
+        place = self.place_of(x)
+        if place.reference is None:
+            return "s", (FIXED, 0, self.number(x, self.code(x))), 0
+        shape, strides = self.entries[x].shape, place.strides
+        if shape != frame.shape:
+            strides, _ = arrays._expand(shape, strides, frame.shape)
+        size = self.entries[x].dtype.itemsize
+        if not any([s for s, n in zip(strides, frame.shape, strict=True) if n > 1]):
+            return "s", place.reference, 0
+        if _is_contiguous(frame.shape, strides):
+            return "v", place.reference, BLOCK * size
+        key = (place.reference, strides)
+        target = loaded.get(key)
+        if target is None:
+            offset = self.arena.take(BLOCK * size)
+            self._scratch.append((offset, BLOCK * size))
+            target = loaded[key] = (ARENA, 0, offset)
+            body.append([copy_kernels.load(self.code(x)), 0, target, place.reference, self.steps(frame.shape, strides), 0])
+            advance.append([0, 0, 0, 0, 0, BLOCK])
+        return "v", target, 0
+
+    # ---- the whole
+
+    def assemble(self, units: list[list[int]]) -> None:
+        """Write all records: the units, then what hands results over and lands values in leaves' memory."""
+        section = self.section
+        self.lands = {}
+        for leaf, value in section.writes.items():
+            value = section.canonical(value)
+            if value not in self.lands and value not in self.outputs:
+                self.lands[value] = leaf
+        self._chain = self._chains(units)
+        for unit in units:
+            self.unit(unit)
+        self._tail()
+
+    def _chains(self, units: list[list[int]]) -> dict[int, int]:
+        """For every in-place operation, the last one of those that build upon it."""
+        end: dict[int, int] = {}
+        for unit in reversed(units):
+            slot = unit[0]
+            node = self.entries[slot]
+            if len(unit) == 1 and getattr(node.op, "in_place", False):
+                end.setdefault(slot, slot)
+                base = self.section.canonical(node.operands[0])
+                if getattr(self.entries[base].op, "in_place", False):
+                    end.setdefault(base, end[slot])
+        return end
+
+    def _tail(self) -> None:
+        """Copies to outputs, then (after everything that may fail) to leaves' memory."""
+        section = self.section
+        for number, slot in enumerate(section.want):
+            canonical = section.canonical(slot)
+            node = self.entries[slot]
+            place = self.place_of(canonical)
+            if place.reference != (OUTPUT, number, 0):
+                self._load((OUTPUT, number, 0), slot, place, node.numel)
+        for slot in section.save:
+            self.kept[slot] = self.place_of(slot)
+        moves = []
+        for leaf, slot in section.writes.items():
+            value = section.canonical(slot)
+            target = (BINDING, section.bindings[leaf], 0)
+            place, node = self.place_of(value), self.entries[value]
+            if place.reference == target or value == leaf:
+                continue
+            source: Any = place.reference
+            if source is None or not _is_contiguous(node.shape, place.strides) or source[0] == BINDING:
+                size = aligned(node.numel * node.dtype.itemsize)
+                source = (ARENA, 0, self.arena.take(size))
+                self._load(source, value, place, node.numel)
+            moves.append((target, source, node))
+        self.split = len(self.records)
+        for target, source, node in moves:
+            self.record(copy_kernels.load(node.dtype.code), node.numel, target, source, self.words.put((1, node.numel, 1)), 0)
+
+
+_NUMPY = {"f4": "f4", "f8": "f8", "i8": "i8", "i4": "i4", "u1": "u1", "b1": "?"}
+
+
+def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    expected = 1
+    for n, s in zip(reversed(shape), reversed(strides), strict=True):
+        if n != 1:
+            if s != expected:
+                return n == 0 or 0 in shape
+            expected *= n
+    return True
+
+
+assert RECORD_BYTES == 8 * WORDS

@@ -1,0 +1,143 @@
+"""A program: records ready to be swept, and what has to be filled in before each run.
+
+`words` is an int64 array of records, the main ones first, the bodies of loops behind them. Words that depend on the run are
+filled in only when what they point to has moved: the arena, the inputs' addresses, the results' buffers, the buffer of kept
+values. `run` is one call of the compiled sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
+from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
+
+PIECE = 1 << 16  # records swept between two looks for Ctrl-C
+
+
+class Program:
+    """The executable form of a section."""
+
+    __slots__ = (
+        "_address", "_arena", "_arena_at", "_binding_at", "_bound", "_cells", "_count", "_flat", "_kept", "_kept_at", "_keep",
+        "_numbers", "_output_at", "_outputs", "_split", "_sweep", "arena_bytes", "error_cell", "kept", "kept_bytes", "lines",
+        "report", "words",
+    )  # fmt: skip
+
+    def __init__(self, assembler: Assembler) -> None:
+        main = assembler.records
+        rows = main + assembler.bodies
+        self.words = np.zeros((max(len(rows), 1), WORDS), np.int64)
+        self._address = self.words.ctypes.data
+        self._count = len(main)
+        self._split = assembler.split
+        relocations: list[tuple[int, int, int, int]] = []
+        table: list[list[int]] = []
+        for row, record in enumerate(rows):
+            filled = []
+            for column, word in enumerate(record):
+                if type(word) is tuple:
+                    if word[0] == "body":
+                        word = self._address + RECORD_BYTES * (len(main) + word[1])
+                    elif word[0] == FIXED:
+                        word = word[2]
+                    else:
+                        relocations.append((word[0], word[1], row * WORDS + column, word[2]))
+                        word = 0
+                filled.append(word)
+            table.append(filled + [0] * (WORDS - len(filled)))
+        if table:
+            self.words[:] = table
+        self._flat = memoryview(self.words.reshape(-1))
+        self._arena_at = _columns([r for r in relocations if r[0] == ARENA])
+        self._kept_at = [(r[2], r[3]) for r in relocations if r[0] == KEPT]
+        self._binding_at: dict[int, list[tuple[int, int]]] = {}
+        self._output_at: dict[int, list[tuple[int, int]]] = {}
+        for kind, number, place, offset in relocations:
+            if kind == BINDING:
+                self._binding_at.setdefault(number, []).append((place, offset))
+            elif kind == OUTPUT:
+                self._output_at.setdefault(number, []).append((place, offset))
+        self._cells = [(number, memoryview(cell), cell) for number, cell, _ in assembler.cells]
+        self._keep = assembler.words  # tables and cells live as long as the program
+        self._arena = self._kept = 0
+        self._bound: Sequence[int] = ()
+        self._outputs: Sequence[int] = ()
+        self._numbers: Sequence[Any] = ()
+        self._sweep = sweep()
+        self.arena_bytes = assembler.arena.size
+        self.kept_bytes = assembler.kept_bytes
+        self.kept = assembler.kept
+        self.error_cell = assembler.error_cell
+        self.lines = assembler.lines
+        self.report = (len(main), len(assembler.bodies))
+
+    def bind(self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int) -> None:
+        """Fill in what has moved since the last run."""
+        flat = self._flat
+        if arena != self._arena:
+            places, offsets = self._arena_at
+            self.words.reshape(-1)[places] = offsets + arena
+            self._arena = arena
+        if addresses != self._bound:
+            for number, uses in self._binding_at.items():
+                address = addresses[number]
+                for place, offset in uses:
+                    flat[place] = address + offset
+            self._bound = list(addresses)
+        if outputs != self._outputs:
+            for number, uses in self._output_at.items():
+                address = outputs[number]
+                for place, offset in uses:
+                    flat[place] = address + offset
+            self._outputs = list(outputs)
+        if kept != self._kept:
+            for place, offset in self._kept_at:
+                flat[place] = kept + offset
+            self._kept = kept
+        if self._cells and numbers != self._numbers:
+            for number, cell, array in self._cells:
+                try:
+                    cell[0] = numbers[number]
+                except (OverflowError, ValueError, TypeError):
+                    with np.errstate(all="ignore"):
+                        array[0] = np.asarray(numbers[number]).astype(array.dtype)
+            self._numbers = list(numbers)
+
+    def run(self) -> None:
+        """Sweep everything; raises IndexError before anything is written to memory that outlives the run."""
+        if self.error_cell is None:
+            if self._count <= PIECE:
+                self._sweep(self._address, self._count)
+            else:
+                self._pieces(0, self._count)
+            return
+        self._pieces(0, self._split)
+        if self.error_cell[0]:
+            record, position, size = (int(x) for x in self.error_cell)
+            self.error_cell[:] = 0
+            node = self.lines[record - 1]
+            where = f" (recorded at {node.line[0]}:{node.line[1]})" if node.line else ""
+            raise IndexError(
+                f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}{where}"
+            )
+        self._pieces(self._split, self._count)
+
+    def _pieces(self, start: int, end: int) -> None:
+        while start < end:
+            count = min(PIECE, end - start)
+            self._sweep(self._address + RECORD_BYTES * start, count)
+            start += count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of records, without buffers."""
+        return self.words.nbytes
+
+
+def _columns(relocations: list[tuple[int, int, int, int]]) -> tuple[Any, Any]:
+    places = np.array([r[2] for r in relocations], np.int64)
+    return places, np.array([r[3] for r in relocations], np.int64)

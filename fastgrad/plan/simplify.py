@@ -1,0 +1,79 @@
+"""Entries that need not be computed: products with one, conversions to the same type, and what was computed before.
+
+A pass fills `section.same` and shortens `section.order`; every identity used here gives the same bits, NaN and -0 included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import recording as tape
+from ..ops.elementwise import div, mul
+from ..ops.table import CONVERT
+from .section import Section, live
+
+
+def simplify(section: Section) -> None:
+    """Find entries whose value another entry has, and drop them."""
+    entries, same = section.entries, section.same
+    seen: dict[Any, int] = {}
+    for slot in section.order:
+        node = entries[slot]
+        op = node.op
+        if op is tape.LEAF or op is tape.ALIAS or op is tape.SCALAR:
+            continue
+        operands = tuple([same.get(x, x) for x in node.operands])
+        other = _identity(entries, node, operands)
+        if other is None:
+            key = (op.code, operands, repr(node.attrs) if op is tape.CONSTANT else node.attrs, node.dtype)
+            other = seen.setdefault(key, slot)
+        if other != slot:
+            same[slot] = same.get(other, other)
+    if same:
+        roots = [section.canonical(x) for x in (*section.want, *section.save, *section.writes.values())]
+        section.order = [x for x in _live(section, roots) if x not in same]
+
+
+def _live(section: Section, roots: list[int]) -> list[int]:
+    class _Canonical:
+        __slots__ = ("operands",)
+
+        def __init__(self, operands: tuple[int, ...]) -> None:
+            self.operands = operands
+
+    same = section.same
+    entries = [_Canonical(tuple([same.get(x, x) for x in n.operands])) for n in section.entries]
+    return live(entries, roots)
+
+
+def _identity(entries: Any, node: Any, operands: tuple[int, ...]) -> int | None:
+    """The operand that an entry's value equals bit for bit, if there is one."""
+    op = node.op
+    if op is mul:
+        a, b = operands
+        if _is_one(entries, b) and _alike(entries[a], node):
+            return a
+        if _is_one(entries, a) and _alike(entries[b], node):
+            return b
+    elif op is div:
+        a, b = operands
+        if _is_one(entries, b) and _alike(entries[a], node):
+            return a
+    elif op is CONVERT:
+        if entries[operands[0]].dtype is node.dtype:
+            return operands[0]
+    elif getattr(op, "kind", None) == "view" and op.name in ("reshape", "expand"):
+        if entries[operands[0]].shape == node.shape:
+            return operands[0]
+    return None
+
+
+def _alike(operand: Any, node: Any) -> bool:
+    return operand.shape == node.shape and operand.dtype is node.dtype and operand.op is not tape.CONSTANT
+
+
+def _is_one(entries: Any, slot: int) -> bool:
+    node = entries[slot]
+    while node.op is CONVERT or (getattr(node.op, "kind", None) == "view"):
+        node = entries[node.operands[0]]
+    return node.op is tape.CONSTANT and node.attrs == 1

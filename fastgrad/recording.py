@@ -1,0 +1,607 @@
+"""Recording: the flat tape, and the trace cache that finds a tape again.
+
+A trace is a path in a tree of `Node`s. A node is one tape entry (operation, operand slots, attributes, and what was inferred:
+shape, dtype, gradient flag), an edge's key is (operation code, operand slots, attributes), and a slot is the number of an
+entry along its path. Recording an operation that was recorded before in the same place is one dictionary look-up; inference
+runs on a miss only. Some nodes hold no entry: a switch of grad mode, a write to memory, the start of a composite.
+
+A `Trace` is what one thread is recording now: the node reached, and the run-time inputs met on the way (leaves' addresses,
+Python numbers). A tensor says where it stands with `_at = (epoch, slot)`; an epoch is the number of one run of a trace, so a
+stale position is never mistaken for a current one. Start reading at `apply`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import dtypes
+
+if TYPE_CHECKING:
+    from .ops.table import Operation
+    from .tensor import Tensor
+
+LIMIT = 4096  # entries a trace may hold before it is run
+LEAF_BYTES = 1 << 30  # bytes of inputs a trace may keep alive
+CACHE_NODES = 500_000  # nodes of one thread's tree before it is dropped and grown again
+STALE = (-1, -1)
+
+epochs = itertools.count()
+statistics = {"recorded": 0, "missed": 0, "planned": 0, "runs": 0, "foreign runs": 0}
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class Signature:
+    """Shape, dtype, gradient flag and name of the gradient function of a tensor that has a value; one object per combination."""
+
+    __slots__ = ("dtype", "name", "numel", "requires_grad", "shape", "weak")
+
+    _all: dict[tuple[Any, ...], Signature] = {}
+
+    def __init__(self, shape: tuple[int, ...], dtype: dtypes.dtype, requires_grad: bool, name: str | None) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.requires_grad = requires_grad
+        self.name = name
+        self.weak = False
+        self.numel = count(shape)
+
+    @classmethod
+    def of(
+        cls, shape: tuple[int, ...], dtype: dtypes.dtype, requires_grad: bool = False, name: str | None = None
+    ) -> Signature:
+        key = (shape, dtype, requires_grad, name)
+        found = cls._all.get(key)
+        if found is None:
+            if len(cls._all) > 100_000:
+                cls._all.clear()
+            found = cls._all[key] = cls(shape, dtype, requires_grad, name)
+        return found
+
+
+class Node:
+    """One entry of a tape (or a mark on it), and the edges that lead on."""
+
+    __slots__ = (
+        "attrs", "dtype", "end", "grad_enabled", "leaf_bytes", "line", "name", "next", "numel", "op", "operands", "parent",
+        "plans", "requires_grad", "shape", "slot", "twin", "weak",
+    )  # fmt: skip
+
+    def __init__(self, parent: Node | None, op: Any, operands: tuple[int, ...], attrs: Any, grad_enabled: bool) -> None:
+        self.parent = parent
+        self.op = op
+        self.operands = operands
+        self.attrs = attrs
+        self.grad_enabled = grad_enabled
+        self.end = parent.end if parent is not None else 0
+        self.leaf_bytes = parent.leaf_bytes if parent is not None else 0
+        self.slot = -1
+        self.next: dict[Any, Any] = {}
+        self.plans: dict[Any, Any] | None = None
+        self.twin: Node | None = None
+        self.name: str | None = None
+        self.line: tuple[str, int] | None = None
+        self.weak = False
+
+    @property
+    def signature(self) -> Signature:
+        """What a tensor with this entry's value is once it has been computed."""
+        return Signature.of(self.shape, self.dtype, self.requires_grad, self.name or self.op.label)
+
+
+class _Never(dict):  # type: ignore[type-arg]
+    """The edges of a node that must not be passed quickly: every look-up misses."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return None
+
+
+class Urgent:
+    """Stands in for a node so that the next operation takes the slow way, which runs it at once."""
+
+    __slots__ = ("next", "real")
+
+    def __init__(self, real: Node) -> None:
+        self.real = real
+        self.next = _NEVER
+
+
+class Edge:
+    """A shortcut over a recorded stretch (a composite, a backward pass): the node behind it and the nodes of its results."""
+
+    __slots__ = ("end", "outputs")
+
+    def __init__(self, end: Node, outputs: Any) -> None:
+        self.end = end
+        self.outputs = outputs
+
+
+_NEVER = _Never()
+
+
+class Storage:
+    """Memory that tensors share: a flat buffer and its address, or the slot of a value that is still to be computed."""
+
+    __slots__ = ("__weakref__", "address", "aliases", "array", "at", "nbytes", "numel", "savers", "shared", "version")
+
+    def __init__(self, array: Any, address: int, numel: int, nbytes: int) -> None:
+        self.array = array
+        self.address = address
+        self.numel = numel
+        self.nbytes = nbytes
+        self.at = STALE  # where the pending value stands
+        self.version = 0
+        self.aliases: list[Any] | None = None  # weak references to the tensors that share it, once there are several
+        self.savers: list[Any] | None = None  # weak references to graphs that will read the present value
+        self.shared = False  # memory that NumPy may hold, too
+
+
+def count(shape: Sequence[int]) -> int:
+    """The number of elements of a shape."""
+    n = 1
+    for size in shape:
+        n *= size
+    return n
+
+
+class Trace:
+    """What one thread is recording."""
+
+    __slots__ = (
+        "addresses", "arena", "capture", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks", "inference", "known", "leaves",
+        "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "written",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.grad_enabled = True
+        self.inference = False
+        self.eager = False
+        self.static = 0  # depth of composites and rules being recorded, in which Python numbers are constants
+        self.capture: Any = None  # what `compile` is writing down, while it records
+        self.lock = threading.RLock()
+        self.nodes = 0
+        self.arena: Any = None  # memory for temporaries, shared by this thread's programs
+        self.root = _root()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new trace at the root of the tree."""
+        self.epoch = next(epochs)
+        if self.nodes > CACHE_NODES:
+            self.root, self.nodes = _root(), 0
+        node = self.root
+        if not self.grad_enabled:
+            node = twin(node)
+        self.node: Any = Urgent(node) if self.eager else node
+        self.known: Node | None = self.root  # the node up to which `path` and `released` are complete
+        self.live: list[Tensor] = []  # tensors made by entries, oldest first
+        self.leaves: list[Storage] = []
+        self.addresses: list[int] = []  # of leaves and aliases, in the order in which they were met
+        self.scalars: list[Any] = []
+        self.sources: dict[int, Tensor] = {}  # slot -> tensor, where a gradient leaves the trace
+        self.entered: dict[Storage, int] = {}  # storage -> slot of its present value
+        self.written: dict[Storage, int] = {}  # storages that a write of this trace changes -> first slot
+        self.path: list[Node] = []  # entries by slot, completed when somebody asks
+        self.released: set[int] = set()  # entries whose saved values a backward has given up
+        self.hooks: dict[int, Any] = {}  # slot -> (pending tensors that carry hooks or want their gradient kept)
+        self.functions: dict[int, Any] = {}  # slot -> the context of a user-defined Function
+
+    def entries(self) -> list[Node]:
+        """The nodes that hold an entry, by slot."""
+        node, last = self.real, self.known
+        path = self.path
+        fresh = []
+        while node is not last:
+            if node.slot >= 0:
+                fresh.append(node)
+            elif node.op is RELEASED:
+                self.released |= node.attrs
+            node = node.parent
+        path.extend(reversed(fresh))
+        self.known = self.real
+        return path
+
+    @property
+    def real(self) -> Node:
+        """The node reached, whatever stands in for it."""
+        node = self.node
+        return node.real if type(node) is Urgent else node
+
+
+def _root() -> Node:
+    return Node(None, None, (), None, True)
+
+
+def twin(node: Node) -> Node:
+    """The same place in the other grad mode."""
+    if node.twin is None:
+        other = Node(node, None, (), "grad mode", not node.grad_enabled)
+        node.twin, other.twin = other, node
+    return node.twin
+
+
+_traces: list[tuple[threading.Thread, Trace]] = []
+
+
+class _Local(threading.local):
+    """One trace a thread."""
+
+    def __init__(self) -> None:
+        self.trace = Trace()
+        _traces[:] = [(thread, tr) for thread, tr in _traces if thread.is_alive() or tr.live]
+        _traces.append((threading.current_thread(), self.trace))
+
+
+local = _Local()
+
+
+def owner_of(epoch: int) -> Trace | None:
+    """The trace that a pending tensor belongs to, whatever thread records it."""
+    return next((tr for _, tr in _traces if tr.epoch == epoch), None)
+
+
+def _after_fork() -> None:
+    for _, tr in _traces:
+        tr.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def user_line() -> tuple[str, int] | None:
+    """File and line of the user's code that is calling the library."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
+
+
+def extend(
+    tr: Trace,
+    key: Hashable,
+    op: Any,
+    operands: tuple[int, ...],
+    attrs: Any,
+    shape: tuple[int, ...],
+    dtype: dtypes.dtype,
+    requires_grad: bool,
+) -> Node:
+    """Go along `key` to the node of this entry, which is made if it is new."""
+    here = tr.real
+    node = here.next.get(key)
+    if node is None:
+        node = Node(here, op, operands, attrs, here.grad_enabled)
+        node.slot = here.end
+        node.end = here.end + 1
+        node.shape, node.dtype, node.requires_grad, node.numel = shape, dtype, requires_grad, count(shape)
+        node.line = user_line()
+        tr.nodes += 1
+        statistics["missed"] += 1
+        here.next[key] = node
+    tr.node = node if type(tr.node) is not Urgent else Urgent(node)
+    return node
+
+
+def mark(tr: Trace, key: Hashable, op: Any, operands: tuple[int, ...], attrs: Any = None) -> Node:
+    """Go along `key` to a node without an entry."""
+    here = tr.real
+    node = here.next.get(key)
+    if node is None:
+        node = here.next[key] = Node(here, op, operands, attrs, here.grad_enabled)
+        tr.nodes += 1
+    tr.node = node if type(tr.node) is not Urgent else Urgent(node)
+    return node
+
+
+_new = object.__new__
+
+
+def result(tr: Trace, node: Node) -> Tensor:
+    """The tensor of an entry that was just recorded."""
+    t = _new(TENSOR)
+    t._at = (tr.epoch, node.slot)
+    t._meta = node
+    tr.live.append(t)
+    return t
+
+
+# Bound by the modules above this one when they load; recording calls them, and this file stays below both.
+TENSOR: Any = None
+flush: Callable[[Trace], None]
+materialize: Callable[[Any], None]
+exported: Callable[[Storage], bool]
+
+
+def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
+    """The operands' slots in the trace; those that are not in it enter it."""
+    while True:
+        epoch = tr.epoch
+        slots = tuple([t._at[1] if t._at[0] == epoch else enter(tr, t) for t in operands])
+        if tr.epoch == epoch:
+            return slots
+
+
+def room(tr: Trace) -> None:
+    """Run the trace if it is full, before anything else is recorded on it."""
+    node = tr.real
+    if (node.end >= LIMIT or node.leaf_bytes > LEAF_BYTES) and not tr.static and tr.capture is None:
+        flush(tr)
+
+
+def apply(op: Operation, operands: Sequence[Tensor], attrs: Any = None) -> Tensor:
+    """Record one operation on tensors: its inference runs when this place of the trace is new."""
+    tr = local.trace
+    slots = slots_of(tr, operands)
+    key = (op.code, *slots) if attrs is None else (op.code, *slots, attrs)
+    node = tr.node.next.get(key)
+    if node is not None:
+        tr.node = node
+        return result(tr, node)
+    return apply_slow(tr, op, operands, attrs)
+
+
+def apply_slow(tr: Trace, op: Operation, operands: Sequence[Tensor], attrs: Any) -> Tensor:
+    """Record an operation in a new place, or one that must run at once."""
+    room(tr)
+    slots = slots_of(tr, operands)
+    key = (op.code, *slots) if attrs is None else (op.code, *slots, attrs)
+    node = tr.real.next.get(key)
+    if node is None:
+        start = tr.real
+        node = op.record(tr, key, slots, [_meta(tr, s) for s in slots], attrs)
+        start.next[key] = node
+        _bound(tr)
+    else:
+        tr.node = node if type(tr.node) is not Urgent else Urgent(node)
+    made = result(tr, node)
+    settle(tr)
+    return made
+
+
+def _bound(tr: Trace) -> None:
+    node = tr.real
+    if node.end >= LIMIT or node.leaf_bytes > LEAF_BYTES:
+        node.next = _NeverButKept(node.next)
+
+
+class _NeverButKept(dict):  # type: ignore[type-arg]
+    """The edges of the last node of a full trace: the quick look-up misses, so that the slow way runs the trace."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return None
+
+
+def settle(tr: Trace) -> None:
+    """Run the trace now if the operation just recorded must not wait."""
+    if type(tr.node) is Urgent and not tr.static:
+        flush(tr)
+
+
+def _meta(tr: Trace, slot: int) -> Node:
+    return tr.entries()[slot]
+
+
+def apply_scalar(op: Operation, a: Tensor, value: Any, swapped: bool) -> Tensor:
+    """Record an operation of a tensor and a Python number; the number is a run-time input unless a composite is recorded."""
+    tr = local.trace
+    if tr.static:
+        operands = (constant(value), a) if swapped else (a, constant(value))
+        return apply(op, operands)
+    at = a._at
+    slot = at[1] if at[0] == tr.epoch else enter(tr, a)
+    key = (op.code, type(value), slot) if swapped else (op.code, slot, type(value))
+    node = tr.node.next.get(key)
+    if node is not None:
+        tr.node = node
+        tr.scalars.append(value)
+        return result(tr, node)
+    room(tr)
+    slot = slots_of(tr, (a,))[0]
+    start = tr.real
+    number = scalar(value)
+    slots = (number._at[1], slot) if swapped else (slot, number._at[1])
+    node = op.record(tr, (op.code, *slots), slots, [_meta(tr, s) for s in slots], None)
+    key = (op.code, type(value), slot) if swapped else (op.code, slot, type(value))
+    start.next[key] = node
+    _bound(tr)
+    made = result(tr, node)
+    settle(tr)
+    return made
+
+
+def _number_type(value: Any) -> dtypes.dtype:
+    return dtypes._PYTHON[type(value)]
+
+
+def scalar(value: Any, source: Any = None) -> Tensor:
+    """A Python number as a run-time input of the trace; `compile` reads it again from `source` (a dict and a key)."""
+    tr = local.trace
+    if tr.static:
+        return constant(value)
+    return _number(tr, SCALAR, value, (SCALAR.code, type(value)), source)
+
+
+def constant(value: Any) -> Tensor:
+    """A Python number as a part of the program."""
+    tr = local.trace
+    return _number(tr, CONSTANT, value, (CONSTANT.code, type(value), repr(value)), None)
+
+
+def _number(tr: Trace, op: Any, value: Any, key: Hashable, source: Any) -> Tensor:
+    dtype = _number_type(value)
+    node = extend(tr, key, op, (), value if op is CONSTANT else None, (), dtype, False)
+    node.weak = True
+    if op is SCALAR:
+        if tr.capture is not None:
+            tr.capture.scalar(len(tr.scalars), source)
+        tr.scalars.append(value)
+    t = _new(TENSOR)
+    t._at = (tr.epoch, node.slot)
+    t._meta = node
+    return t
+
+
+# Operations without arithmetic, which the tape itself needs; `ops.table` gives every operation its code.
+class Marker:
+    """An entry or mark that the tape makes for itself."""
+
+    __slots__ = ("code", "label", "name")
+
+    def __init__(self, name: str, code: int, label: str | None = None) -> None:
+        self.name = name
+        self.code = code
+        self.label = label
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+LEAF = Marker("leaf", -1)
+ALIAS = Marker("alias", -2)
+SCALAR = Marker("scalar", -3)
+CONSTANT = Marker("constant", -4)
+WRITE = Marker("write", -5)
+COMPOSITE = Marker("composite", -6)
+RELEASED = Marker("released", -7)
+
+
+def enter(tr: Trace, t: Tensor) -> int:
+    """Make a tensor from outside an input of the trace; returns its slot. May run the trace, which changes its epoch."""
+    storage = t._storage
+    if storage is None or (storage.array is None and storage.at[0] != tr.epoch):
+        materialize(t)  # pending in another thread, or left behind by an error
+        storage = t._storage
+    if storage.shared and exported(storage):
+        return _enter_shared(tr, t)
+    current = tr.entered.get(storage)
+    if current is None:
+        if t._whole:
+            key = t._meta
+            node = tr.node.next.get(key)
+            if node is None:
+                node = extend(tr, key, LEAF, (), None, key.shape, key.dtype, key.requires_grad)
+                node.leaf_bytes = node.parent.leaf_bytes + storage.nbytes
+            else:
+                tr.node = node
+            slot = node.slot
+            tr.leaves.append(storage)
+            tr.addresses.append(storage.address)
+            tr.entered[storage] = slot
+            t._at = (tr.epoch, slot)
+            if key.requires_grad:
+                tr.sources[slot] = t
+            if tr.capture is not None:
+                tr.capture.leaf(t, storage)
+            return slot
+        current = enter_storage(tr, storage, t._meta.dtype)
+    return _enter_alias(tr, t, storage, current)
+
+
+def enter_storage(tr: Trace, storage: Storage, dtype: dtypes.dtype) -> int:
+    """Make a whole piece of memory an input of the trace, as a flat array."""
+    current = tr.entered.get(storage)
+    if current is None:
+        node = extend(tr, (LEAF.code, storage.numel, dtype), LEAF, (), None, (storage.numel,), dtype, False)
+        node.leaf_bytes = node.parent.leaf_bytes + storage.nbytes
+        tr.leaves.append(storage)
+        tr.addresses.append(storage.address)
+        current = tr.entered[storage] = node.slot
+        if tr.capture is not None:
+            tr.capture.leaf(None, storage)
+    return current
+
+
+def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
+    """The slot of a tensor whose memory is in the trace under another tensor's name."""
+    meta = t._meta
+    source = meta.requires_grad and type(meta) is Signature and t._origin is None
+    if storage in tr.written or storage.array is None:
+        if source and tr.grad_enabled and tr.capture is None and not tr.static:
+            flush(tr)  # a new iteration reads what the last one wrote: the trace ends here
+            return enter(tr, t)
+        geometry = (meta.shape, t._strides, t._offset)
+        if not source:
+            value = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
+            t._at = (tr.epoch, value.slot)
+            t._meta = value
+            tr.live.append(t)
+            return value.slot
+        key: Any = (ALIAS.code, current, meta, geometry)
+        node = extend(tr, key, ALIAS, (current,), geometry, meta.shape, meta.dtype, True)
+    else:
+        key = (ALIAS.code, current, meta, t._strides)
+        node = extend(tr, key, ALIAS, (current,), (meta.shape, t._strides, None), meta.shape, meta.dtype, meta.requires_grad)
+        tr.addresses.append(storage.address + t._offset * meta.dtype.itemsize)
+        if tr.capture is not None:
+            tr.capture.alias(t, storage)
+    if meta.requires_grad:
+        tr.sources[node.slot] = t
+    t._at = (tr.epoch, node.slot)
+    return node.slot
+
+
+SNAPSHOT_BYTES = 32768
+snapshot: Callable[[Any], Any]  # a copy of a tensor's present value, made at once
+AS_STRIDED: Any = None
+
+
+def _enter_shared(tr: Trace, t: Tensor) -> int:
+    """A tensor whose memory NumPy holds is read now: a small one is copied, a large one makes the operation run at once."""
+    storage = t._storage
+    storage.shared = False
+    try:
+        if tr.capture is None and storage not in tr.written and t._meta.numel * t._meta.dtype.itemsize <= SNAPSHOT_BYTES:
+            slot = enter(tr, snapshot(t))
+            if t._meta.requires_grad:
+                tr.sources[slot] = t
+            return slot
+        if tr.capture is None:
+            tr.node = Urgent(tr.real)
+        return enter(tr, t)
+    finally:
+        storage.shared = True
+        t._at = STALE
+
+
+def numbers(options: dict[str, Any], wanted: tuple[Any, ...]) -> list[Any]:
+    """Options of an optimizer as run-time inputs: names, or (name or names, function of their values).
+
+    `compile` reads them again for every call. An option that is a tensor is used as it is.
+    """
+    tr = local.trace
+    values = [_option(options, w) for w in wanted]
+    if any([isinstance(v, TENSOR) for v in values]) or tr.static or tr.capture is not None:
+        return [
+            v if isinstance(v, TENSOR) else scalar(v, (options, w)) for v, w in zip(values, wanted, strict=True)
+        ]
+    values = [float(v) for v in values]
+    key = ("numbers", len(values))
+    edge = tr.node.next.get(key)
+    if edge is None:
+        start = tr.real
+        made = [scalar(v) for v in values]
+        start.next[key] = Edge(tr.real, [t._meta for t in made])
+        return made
+    tr.node = edge.end
+    tr.scalars += values
+    made = []
+    epoch = tr.epoch
+    for node in edge.outputs:
+        t = _new(TENSOR)
+        t._at = (epoch, node.slot)
+        t._meta = node
+        made.append(t)
+    return made
+
+
+def _option(options: dict[str, Any], wanted: Any) -> Any:
+    """The present value of an option, or of a function of options."""
+    if type(wanted) is str:
+        return options[wanted]
+    name, function = wanted
+    return function(options[name]) if type(name) is str else function(*[options[n] for n in name])

@@ -1,0 +1,490 @@
+"""Backward: adjoint entries recorded by the operations' gradient rules.
+
+`backward_pass` walks a region of tape from its roots in descending slots, pops each entry's gradient and pushes what the
+entry's rule makes of it; nothing recurses. A region is the pending trace itself or a `Graph`, what is left of a trace that has
+run: its entries, and the values that gradient rules may still need. A walk over the pending trace is remembered as one edge,
+so a loop that does the same again records its whole adjoint section with one look-up.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from . import recording as tape
+from .ops import arrays
+from .ops.arrays import sum_to
+from .ops.table import CONVERT, reads
+from .plan.assemble import BINDING, KEPT
+from .plan.assemble import Place as _Place
+from .recording import ALIAS, LEAF, Edge, Node, Signature, Storage, Trace, local
+from .tensor import Tensor, handle
+
+SECOND_TIME = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+    "after calling backward."
+)
+
+_sequence = itertools.count()
+
+
+class Graph:
+    """A trace that has run: what a backward over it needs."""
+
+    __slots__ = (
+        "__weakref__", "entries", "functions", "hooks", "numbers", "order", "readers", "released", "saved", "sources",
+    )  # fmt: skip
+
+    def __init__(
+        self, tr: Trace, saved: Sequence[tuple[int, Node, Any]], readers: Iterable[int], kept: Storage | None
+    ) -> None:
+        self.order = next(_sequence)
+        self.readers = set(readers)  # entries whose rules will read saved values
+        self.entries = tr.entries()
+        self.sources = {slot: t if t._origin is None else t._origin for slot, t in tr.sources.items()}
+        self.released = set(tr.released)
+        self.hooks = tr.hooks
+        self.functions = tr.functions
+        self.numbers: dict[int, Any] = {}
+        self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
+        for slot, node, place in saved:
+            self._keep(tr, slot, node, place, kept)
+
+    def _keep(self, tr: Trace, slot: int, node: Node, place: _Place, kept: Storage | None) -> None:
+        if place.reference is None:
+            root = self.entries[place.root]
+            if root.op is tape.SCALAR:
+                number = sum(1 for n in self.entries[: place.root] if n.op is tape.SCALAR)
+                self.numbers[slot] = (tr.scalars[number], place.strides)
+            else:
+                self.numbers[slot] = (root.attrs, place.strides)
+            return
+        kind, number, offset = place.reference
+        if kind == KEPT:
+            assert kept is not None
+            self.saved[slot] = (kept, offset, place.strides)
+            return
+        assert kind == BINDING
+        address = tr.addresses[number]
+        storage = next(s for s in tr.leaves if s.address <= address <= s.address + s.nbytes)
+        self.saved[slot] = (storage, address - storage.address + offset, place.strides)
+        if storage.savers is None:
+            storage.savers = []
+        storage.savers.append(weakref.ref(self))
+
+    @property
+    def is_released(self) -> bool:
+        return not self.saved
+
+    def replace(self, old: Storage, new: Storage) -> None:
+        """Read a saved value from a copy from now on."""
+        for slot, (storage, offset, strides) in list(self.saved.items()):
+            if storage is old:
+                self.saved[slot] = (new, offset, strides)
+
+    def value(self, slot: int) -> Tensor:
+        """The tensor of a saved value, with its place in this graph."""
+        node = self.entries[slot]
+        source = self.sources.get(slot)
+        if isinstance(source, Tensor) and (slot not in self.saved or self.saved[slot][0] is source._storage):
+            return source
+        if slot in self.numbers:
+            value, strides = self.numbers[slot]
+            number = tape.constant(value)
+            if number.dtype is not node.dtype and node.op is not tape.SCALAR and node.op is not tape.CONSTANT:
+                number = CONVERT(number, attrs=node.dtype)
+            return number if node.shape == () else arrays.expand(number, attrs=node.shape)
+        requires = node.requires_grad
+        if slot not in self.saved:
+            return _shaped(node, float("nan") if node.dtype.is_floating_point else 0)  # no gradient that is used reads it
+        storage, offset, strides = self.saved[slot]
+        t = handle(Signature.of(node.shape, node.dtype, requires), storage)
+        t._whole = False
+        t._offset = offset // node.dtype.itemsize
+        t._strides = strides
+        if requires:
+            t._origin = source._origin if isinstance(source, Tensor) else source if source is not None else (self, slot)
+            if isinstance(source, Tensor):
+                t._stands_for = source
+        return t
+
+    def release(self, slots: Iterable[int]) -> None:
+        """Give up the saved values of entries that a backward has passed, once no other entry reads any."""
+        self.released.update(slots)
+        self.readers.difference_update(slots)
+        if not self.readers:
+            self.saved = {}
+            self.numbers = {}
+
+
+class Pending:
+    """The pending trace as a region."""
+
+    order = 1 << 62
+
+    def __init__(self, tr: Trace) -> None:
+        self.entries = tr.entries()
+        self.released = tr.released
+        self.sources = tr.sources
+        self.hooks = tr.hooks
+        self.functions = tr.functions
+        self._epoch = tr.epoch
+
+    def value(self, slot: int) -> Tensor:
+        t = object.__new__(Tensor)
+        t._at = (self._epoch, slot)
+        t._meta = self.entries[slot]
+        return t
+
+
+def _rule_reads(op: Any, node: Node, entries: Sequence[Node]) -> frozenset[str]:
+    return reads(op, [entries[x] for x in node.operands], node, node.attrs)
+
+
+def saved_slots(entries: Sequence[Node], roots: Sequence[int], released: set[int]) -> tuple[set[int], set[int]]:
+    """The slots whose values a backward from the roots would read, and the entries whose rules read them."""
+    saved: set[int] = set()
+    readers: set[int] = set()
+    seen: set[int] = set()
+    stack = list(roots)
+    while stack:
+        slot = stack.pop()
+        if slot in seen:
+            continue
+        seen.add(slot)
+        node = entries[slot]
+        if node.op is LEAF or node.op is ALIAS or not node.requires_grad:
+            continue
+        if slot not in released:
+            for name in _rule_reads(node.op, node, entries):
+                readers.add(slot)
+                saved.add(slot if name == "y" else node.operands[ord(name) - ord("a")])
+        stack.extend([x for x in node.operands if entries[x].requires_grad])
+    return saved, readers
+
+
+def values_read(op: Any, metas: Sequence[Node], y: Node, attrs: Any) -> frozenset[str]:
+    """Which values an operation's gradient rule reads, found by recording it on a tape of its own."""
+    if op.gradient is None or op is arrays.function:
+        return frozenset()
+    outer = local.trace
+    tr = local.trace = Trace()
+    try:
+        tr.grad_enabled = False
+        tr.reset()
+        tr.static = 1
+        made = []
+        for i, m in enumerate([*metas, y, y]):
+            node = tape.extend(tr, ("operand", i), LEAF, (), None, m.shape, m.dtype, False)
+            t = object.__new__(Tensor)
+            t._at, t._meta = (tr.epoch, node.slot), node
+            made.append(t)
+        *operands, own, g = made
+        gradients = op.gradients(g, own, operands, attrs)
+        entries = tr.entries()
+        stack = [t._at[1] for t, m in zip(gradients, metas, strict=False) if t is not None and m.requires_grad]
+    finally:
+        local.trace = outer
+    reached = set()
+    while stack:
+        slot = stack.pop()
+        if slot not in reached:
+            reached.add(slot)
+            stack.extend(entries[slot].operands)
+    names = ["abcdefghijklmnopqrstuvwx"[i] for i in range(len(metas))] if len(metas) < 24 else []
+    return frozenset([n for i, n in enumerate(names) if i in reached] + (["y"] if len(metas) in reached else []))
+
+
+def backward_pass(
+    region: Any, start: dict[int, Tensor], keep: frozenset[int] | set[int], seen: Callable[[int, Tensor], Tensor] | None
+) -> tuple[dict[int, Tensor], dict[int, Tensor], list[int]]:
+    """Walk a region from the slots of `start` (slot -> gradient) to its sources.
+
+    Returns the gradients at sources by slot, those at the slots of `keep`, and the slots whose saved values were read. `seen`
+    is called with each slot's complete gradient and returns the one to use (hooks).
+    """
+    entries = region.entries
+    pending = dict(start)
+    heap = [-slot for slot in pending]
+    heapq.heapify(heap)
+    at_sources: dict[int, Tensor] = {}
+    kept: dict[int, Tensor] = {}
+    passed: list[int] = []
+    while heap:
+        slot = -heapq.heappop(heap)
+        g = pending.pop(slot)
+        node = entries[slot]
+        if seen is not None:
+            g = seen(slot, g)
+        if slot in keep:
+            kept[slot] = g
+        op = node.op
+        if op is LEAF or op is ALIAS:
+            at_sources[slot] = g
+            continue
+        if op is arrays.function:
+            gradients = region.functions[slot](slot, g, pending)
+            if gradients is None:
+                continue
+        else:
+            needs = _rule_reads(op, node, entries)
+            if needs:
+                if slot in region.released:
+                    raise RuntimeError(SECOND_TIME)
+                passed.append(slot)
+            gradients = op.gradients(g, region.value(slot), [region.value(x) for x in node.operands], node.attrs)
+        for operand, gradient in zip(node.operands, gradients, strict=False):
+            meta = entries[operand]
+            if gradient is None or not meta.requires_grad:
+                continue
+            gradient = sum_to(gradient, meta.shape)
+            present = pending.get(operand)
+            if present is None:
+                pending[operand] = gradient
+                heapq.heappush(heap, -operand)
+            else:
+                pending[operand] = present + gradient
+    return at_sources, kept, passed
+
+
+def run(
+    roots: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    retain_graph: bool,
+    create_graph: bool,
+    inputs: Sequence[Tensor] | None,
+    accumulate: bool,
+) -> dict[int, Tensor]:
+    """Backward from several roots. Accumulates into `.grad` of leaves (of `inputs` only, if given), or returns the gradients of
+    `inputs` by their identity."""
+    tr = local.trace
+    previous = tr.grad_enabled
+    if previous != create_graph:
+        set_grad(create_graph)
+    try:
+        return _run(tr, roots, gradients, retain_graph, create_graph, inputs, accumulate)
+    finally:
+        if local.trace.grad_enabled != previous:
+            set_grad(previous)
+
+
+def set_grad(enabled: bool) -> None:
+    """Switch the grad mode of this thread."""
+    tr = local.trace
+    tr.grad_enabled = enabled
+    node = tr.real
+    if node.grad_enabled != enabled:
+        node = tape.twin(node)
+        tr.node = tape.Urgent(node) if type(tr.node) is tape.Urgent else node
+
+
+def _run(
+    tr: Trace, roots: Any, gradients: Any, retain: bool, create: bool, inputs: Sequence[Tensor] | None, accumulate: bool
+) -> dict[int, Tensor]:
+    if (tr.hooks or tr.functions) and tr.capture is None:
+        tape.flush(tr)  # Python code will run in the middle: it finds values, and the trace goes on from there
+    found: dict[int, Tensor] = {}
+    wanted: dict[int, Tensor] | None = None if inputs is None else {id(t): t for t in inputs}
+    starts: dict[Any, dict[int, Tensor | None]] = {}
+    for root, g in zip(roots, gradients, strict=True):
+        where = _region_of(tr, root)
+        if where is None:
+            _arrive(root, g if g is not None else arrays_ones(root), wanted, found, accumulate, create)
+        else:
+            region, slot = where
+            _push(starts.setdefault(region, {}), slot, g)
+    by_region: dict[Any, dict[int, Tensor]] = {}  # region -> slots of inputs that are not leaves
+    for t in inputs or ():
+        where = _region_of(tr, t)
+        if where is not None:
+            by_region.setdefault(where[0], {})[where[1]] = t
+    while starts:
+        region = max(starts, key=lambda r: r.order if r is not None else 1 << 62)
+        start = starts.pop(region)
+        keep = by_region.get(region, {})
+        if region is None:
+            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create)
+        else:
+            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain)
+        for slot, g in kept.items():
+            if accumulate:
+                _accumulate(keep[slot], g, create)
+            else:
+                found[id(keep[slot])] = g
+        sources = tr.sources if region is None else region.sources
+        for slot, g in at_sources.items():
+            source = sources.get(slot)
+            if source is None:
+                continue
+            origin = source._origin if isinstance(source, Tensor) else source
+            if origin is not None:
+                _push(starts.setdefault(origin[0], {}), origin[1], g)
+            else:
+                _arrive(source, g, wanted, found, accumulate, create)
+    return found
+
+
+def _region_of(tr: Trace, t: Tensor) -> tuple[Any, int] | None:
+    """Where a tensor's history is: (None, slot) in the pending trace, (graph, slot), or None for a leaf."""
+    t = t._stands_for or t
+    if type(t._meta) is not Signature:
+        at = t._at
+        if at[0] != tr.epoch:
+            slot = tape.enter(tr, t)
+            if type(t._meta) is Signature:
+                return t._origin
+            return None, slot
+        return None, at[1]
+    return t._origin
+
+
+def _push(start: dict[int, Any], slot: int, g: Tensor | None) -> None:
+    present = start.get(slot)
+    start[slot] = g if present is None else present + g
+
+
+def arrays_ones(t: Tensor) -> Tensor:
+    """The gradient of a root with respect to itself."""
+    tr = local.trace
+    tr.static += 1
+    try:
+        return arrays.full_like(t, 1.0)
+    finally:
+        tr.static -= 1
+
+
+def _walk_pending(
+    tr: Trace, start: dict[int, Tensor | None], keep: frozenset[int], retain: bool, create: bool
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """The walk over the pending trace: one edge, if the trace has been here before."""
+    given = [(slot, g) for slot, g in start.items() if g is not None]
+    slots = tape.slots_of(tr, [g for _, g in given])
+    plain = not tr.hooks and not tr.functions
+    key = ("backward", tuple(start), tuple([s for s, _ in given]), slots, keep, retain, create)
+    if plain:
+        edge = tr.node.next.get(key) or tr.real.next.get(key)
+        if edge is not None:
+            tr.node = edge.end if type(tr.node) is not tape.Urgent else tape.Urgent(edge.end)
+            sources, kept = edge.outputs
+            return {s: tape.result(tr, n) for s, n in sources}, {s: tape.result(tr, n) for s, n in kept}
+    origin = tr.real
+    first = len(tr.live)
+    tr.static += 1
+    try:
+        tape.mark(tr, ("start", key), tape.COMPOSITE, (), "backward")
+        region = Pending(tr)
+        complete = {s: g if g is not None else arrays.full_like(region.value(s), 1.0) for s, g in start.items()}
+        at_sources, kept_values, passed = backward_pass(region, complete, keep, _hooks(region))
+        if not retain and passed:
+            freed = frozenset(passed)
+            tape.mark(tr, ("released", freed), tape.RELEASED, (), freed)
+    except BaseException:
+        del tr.live[first:]
+        raise
+    finally:
+        tr.static -= 1
+    del tr.live[first:]
+    if plain:
+        outputs = (
+            [(s, t._meta) for s, t in at_sources.items()],
+            [(s, t._meta) for s, t in kept_values.items()],
+        )
+        if all(type(n) is Node for part in outputs for _, n in part):
+            origin.next[key] = Edge(tr.real, outputs)
+    return (
+        {s: _fresh(tr, t) for s, t in at_sources.items()},
+        {s: _fresh(tr, t) for s, t in kept_values.items()},
+    )
+
+
+def _fresh(tr: Trace, t: Tensor) -> Tensor:
+    """A gradient as a tensor of its own, whatever else has the same value."""
+    slot = t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)
+    return tape.result(tr, tr.entries()[slot])
+
+
+def _walk_graph(
+    graph: Graph, start: dict[int, Tensor | None], keep: frozenset[int], retain: bool
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """The walk over a trace that has run; what it saved enters the pending trace as inputs."""
+    tr = local.trace
+    tr.static += 1
+    try:
+        complete = {s: g if g is not None else _shaped(graph.entries[s], 1.0) for s, g in start.items()}
+        at_sources, kept, passed = backward_pass(graph, complete, keep, _hooks(graph))
+    finally:
+        tr.static -= 1
+    if not retain:
+        graph.release(passed)
+    tr = local.trace
+    return {s: _fresh(tr, t) for s, t in at_sources.items()}, {s: _fresh(tr, t) for s, t in kept.items()}
+
+
+def _shaped(node: Node, value: float) -> Tensor:
+    """A number in the shape and dtype of an entry."""
+    number = tape.constant(value)
+    if number.dtype is not node.dtype:
+        number = CONVERT(number, attrs=node.dtype)
+    return arrays.expand(number, attrs=node.shape)
+
+
+def _hooks(region: Any) -> Callable[[int, Tensor], Tensor] | None:
+    if not region.hooks:
+        return None
+
+    def seen(slot: int, g: Tensor) -> Tensor:
+        t = region.hooks.get(slot)
+        return run_hooks(t, g) if t is not None else g
+
+    return seen
+
+
+def run_hooks(t: Tensor, g: Tensor) -> Tensor:
+    """Call a tensor's hooks on its gradient, each may replace it; keep the gradient if the tensor asks for it."""
+    tr = local.trace
+    depth, tr.static = tr.static, 0
+    try:
+        for hook in list((t._hooks or {}).values()):
+            replaced = hook(g)
+            if replaced is not None:
+                if replaced.shape != g.shape:
+                    raise RuntimeError(f"a hook has changed the size of the value: {g.shape} became {replaced.shape}")
+                g = replaced
+        if t._retains:
+            _accumulate(t, g, False)
+    finally:
+        local.trace.static = depth
+    return g
+
+
+def _arrive(
+    leaf: Tensor, g: Tensor, wanted: dict[int, Tensor] | None, found: dict[int, Tensor], accumulate: bool, create: bool
+) -> None:
+    """A gradient has reached a leaf."""
+    leaf = leaf._stands_for or leaf
+    if wanted is not None and id(leaf) not in wanted:
+        return
+    if leaf._hooks:
+        g = run_hooks(leaf, g)
+    if accumulate:
+        _accumulate(leaf, g, create)
+        for hook in list((leaf._after_hooks or {}).values()):
+            hook(leaf)
+    else:
+        present = found.get(id(leaf))
+        found[id(leaf)] = g if present is None else present + g
+
+
+def _accumulate(leaf: Tensor, g: Tensor, create: bool) -> None:
+    present = leaf._grad
+    if present is None:
+        leaf._grad = g if g._storage is None else g.clone()
+    elif create:
+        leaf._grad = present + g
+    else:
+        present.add_(g)

@@ -1,0 +1,70 @@
+"""Kernels that read or write where an index array says.
+
+Shapes: a and y are (outer, size, inner), a list of positions is `count` int64 values along the middle axis. Negative positions
+count from the end; one that is out of range is reported in the error cell (record number + 1, position, size) and skipped,
+and the program's effects are then dropped by the caller.
+Records: [kernel, record number, y, a, index, table, error, source]   table: outer, count, inner, size
+"""
+
+from .build import build
+from .elementwise import pointer
+
+_HEAD = """
+from numba import uintp, float32, float64, int32, int64, uint8
+from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at
+
+def kernel(record):
+    y, a, index, table, error = {at}(record[2]), {at}(record[3]), int64_at(record[4]), int64_at(record[5]), int64_at(record[6])
+    source = {at}(record[7])
+    outer, count, inner, size = table[0], table[1], table[2], table[3]
+"""
+
+_CHECK = """
+{indent}if place < 0:
+{indent}    place += size
+{indent}if (place < 0) | (place >= size):
+{indent}    if error[0] == 0:
+{indent}        error[0], error[1], error[2] = record[1] + 1, {index}, size
+{indent}    continue
+"""
+
+_BY_POSITION = """
+    for o in range(outer):
+        for j in range(count):
+            place = index[j]
+{check}
+            far, near = uintp((o * size + place) * inner), uintp((o * count + j) * inner)
+            for i in range(uintp(inner)):
+                {move}
+"""
+
+_BY_ELEMENT = """
+    for o in range(outer):
+        for j in range(count):
+            for i in range(inner):
+                near = (o * count + j) * inner + i
+                place = index[near]
+{check}
+                far = (o * size + place) * inner + i
+                {move}
+"""
+
+# name -> (by element?, what is done with element `far` of the big array and `near` of the small one)
+_MOVES = {
+    "take": (False, "y[near + i] = a[far + i]"),
+    "index_add": (False, "y[far + i] += source[near + i]"),
+    "index_put": (False, "y[far + i] = source[near + i]"),
+    "gather": (True, "y[near] = a[far]"),
+    "scatter_add": (True, "y[far] += source[near]"),
+    "scatter": (True, "y[far] = source[near]"),
+}
+
+
+def gather_kernel(name: str, dtype: str) -> int:
+    """The kernel of take, index_add, index_put, gather, scatter_add or scatter; the adding and putting ones change y in place."""
+    by_element, move = _MOVES[name]
+    if by_element:
+        body = _BY_ELEMENT.format(check=_CHECK.format(indent=" " * 16, index="index[near]"), move=move)
+    else:
+        body = _BY_POSITION.format(check=_CHECK.format(indent=" " * 12, index="index[j]"), move=move)
+    return build(_HEAD.format(at=pointer(dtype)) + body)

@@ -1,0 +1,186 @@
+"""Reductions over (outer, reduced, inner) contiguous arrays, in one fixed order whatever runs them.
+
+A sum over the last axis is cut into blocks of BLOCK elements; a block is added up in LANES interleaved accumulators that are
+combined pairwise; the blocks' sums are added in float64. A sum with an inner axis adds ROWS rows into a scratch row and the
+scratch rows into the result. Because the partition is fixed, a loop that produces a block at a time (`block_sum`) and adds
+the partial sums afterwards (`partial_sum`) gives the bits of the kernel that runs through (`reduction`).
+
+Records: reduction   [kernel, n, y, a, table, scratch, 0, 0]   table: outer, reduced, inner
+         block_sum   [kernel, n, partial, a, 0, 0, 0, 0]
+         partial_sum [kernel, blocks, y, partials, 0, 0, 0, 0]
+"""
+
+from .build import build
+from .elementwise import TYPES, pointer
+from .loops import BLOCK
+
+LANES = 32
+ROWS = 128
+
+_HEAD = """
+from numba import float32, float64, int32, int64, uint8, uintp
+from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at
+"""
+
+
+def _pairwise(names: list[str]) -> str:
+    while len(names) > 1:
+        half = len(names) // 2
+        names = [f"({names[i]} + {names[i + half]})" for i in range(half)]
+    return names[0]
+
+
+def _block_of(pointer_name: str, base: str, kind: str, indent: str) -> str:
+    """Source that adds `size` elements of a pointer from `base` on and leaves the sum in `total`."""
+    lanes = [f"s{k}" for k in range(LANES)]
+    lines = [f"{lane} = {kind}(0)" for lane in lanes]
+    lines += ["whole = size // LANES * LANES", f"at, end = uintp({base}), uintp({base}) + uintp(whole)", "while at < end:"]
+    lines += [f"    {lane} += {pointer_name}[at + uintp({k})]" for k, lane in enumerate(lanes)]
+    lines += ["    at += uintp(LANES)"]
+    lines += ["tail = " + kind + "(0)", "for i in range(uintp(whole), uintp(size)):"]
+    lines += [f"    tail += {pointer_name}[uintp({base}) + i]", f"total = {_pairwise(lanes)} + tail"]
+    return "\n".join(indent + line for line in lines)
+
+
+def _accumulator(dtype: str) -> str:
+    return TYPES[dtype][1]
+
+
+def block_sum(dtype: str) -> int:
+    """The kernel that adds one block."""
+    kind = _accumulator(dtype)
+    source = f"""{_HEAD}
+LANES = {LANES}
+def kernel(record):
+    size, y, a = record[1], {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
+{_block_of("a", "0", kind, "    ")}
+    y[0] = total
+"""
+    return build(source)
+
+
+def _wide(dtype: str) -> str:
+    return "float64" if dtype in ("f4", "f8") else _accumulator(dtype)
+
+
+def partial_sum(dtype: str) -> int:
+    """The kernel that adds the sums of blocks."""
+    source = f"""{_HEAD}
+def kernel(record):
+    y, partials = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
+    result = {_wide(dtype)}(0)
+    for i in range(record[1]):
+        result += partials[i]
+    y[0] = {_accumulator(dtype)}(result)
+"""
+    return build(source)
+
+
+def sum_kernel(dtype: str) -> int:
+    """The kernel that adds over the middle axis of (outer, reduced, inner)."""
+    kind = _accumulator(dtype)
+    source = f"""{_HEAD}
+LANES = {LANES}
+def kernel(record):
+    y, a, table, scratch = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4]), {pointer(dtype)}(record[5])
+    outer, reduced, inner = table[0], table[1], table[2]
+    if inner == 1:
+        for o in range(outer):
+            result = {_wide(dtype)}(0)
+            done = 0
+            while done < reduced:
+                size = min({BLOCK}, reduced - done)
+                base = o * reduced + done
+{_block_of("a", "base", kind, " " * 16)}
+                result += total
+                done += size
+            y[o] = {kind}(result)
+        return
+    width = uintp(inner)
+    for o in range(outer):
+        target = uintp(o * inner)
+        for i in range(width):
+            y[target + i] = {kind}(0)
+        done = 0
+        while done < reduced:
+            size = min({ROWS}, reduced - done)
+            for i in range(width):
+                scratch[i] = {kind}(0)
+            for r in range(done, done + size):
+                row = uintp((o * reduced + r) * inner)
+                for i in range(width):
+                    scratch[i] += a[row + i]
+            for i in range(width):
+                y[target + i] += scratch[i]
+            done += size
+"""
+    return build(source)
+
+
+# How a running value takes in the next element x, by name; NaN wins in max and min, as in PyTorch.
+_FOLDS = {
+    "prod": "value * x",
+    "amax": "x if (x > value) | (x != x) else value",
+    "amin": "x if (x < value) | (x != x) else value",
+}
+
+
+def fold_kernel(name: str, dtype: str) -> int:
+    """The kernel of prod, amax or amin over the middle axis of (outer, reduced, inner)."""
+    kind = _accumulator(dtype)
+    first = f"{kind}(1)" if name == "prod" else "a[row + i]"
+    start = "0" if name == "prod" else "1"
+    source = f"""{_HEAD}
+def kernel(record):
+    y, a, table = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4])
+    outer, reduced, inner = table[0], table[1], table[2]
+    width = uintp(inner)
+    for o in range(outer):
+        target, row = uintp(o * inner), uintp(o * reduced * inner)
+        for i in range(width):
+            y[target + i] = {first}
+        for r in range({start}, reduced):
+            row = uintp((o * reduced + r) * inner)
+            for i in range(width):
+                x, value = a[row + i], y[target + i]
+                y[target + i] = {kind}({_FOLDS[name]})
+"""
+    return build(source)
+
+
+def arg_kernel(name: str, dtype: str) -> int:
+    """The kernel of argmax or argmin over the middle axis: the first extreme, a NaN counting as the extreme."""
+    compare = ">" if name == "argmax" else "<"
+    source = f"""{_HEAD}
+def kernel(record):
+    y, a, table = int64_at(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4])
+    outer, reduced, inner = table[0], table[1], table[2]
+    for o in range(outer):
+        for i in range(inner):
+            base = o * reduced * inner + i
+            best, place = a[base], 0
+            for r in range(1, reduced):
+                x = a[base + r * inner]
+                if (x {compare} best) | ((x != x) & (best == best)):
+                    best, place = x, r
+            y[o * inner + i] = place
+"""
+    return build(source)
+
+
+def cumsum_kernel(dtype: str) -> int:
+    """The kernel of running sums along the middle axis of (outer, reduced, inner)."""
+    kind = _accumulator(dtype)
+    source = f"""{_HEAD}
+def kernel(record):
+    y, a, table = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4])
+    outer, reduced, inner = table[0], table[1], table[2]
+    for o in range(outer):
+        for i in range(inner):
+            running = {kind}(0)
+            for r in range(reduced):
+                at = (o * reduced + r) * inner + i
+                running += a[at]
+                y[at] = running
+"""
+    return build(source)

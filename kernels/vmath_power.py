@@ -1,0 +1,221 @@
+"""pow sqrt rsqrt cbrt hypot.
+
+pow in float64 takes the logarithm as a pair good to 2**-64 (after SLEEF), multiplies exactly and exponentiates the pair; pow
+in float32 does the same in plain float64. The roots polish a cheap estimate by Newton steps, whose last residual is exact.
+"""
+
+import numpy as np
+
+from .native import bits_of_float64, copysign, fabs, float64_of_bits, fma, rint, sqrt
+from .vmath_core import (
+    HALF_F32,
+    ONE_F32,
+    ROUND_F32,
+    ROUND_F64,
+    TWO_F32,
+    ZERO_F32,
+    elementary,
+    fast_two_sum,
+    float32s,
+    polynomial,
+    power_of_two_f32,
+    power_of_two_f64,
+    scale_f64,
+    sqrt_pair_f64,
+)
+from .vmath_exp import EXP_MAX_F64, EXP_MIN_F64, exp_kernel_f64, exp_short_f64, reduce_exp_f64
+from .vmath_log import LN2_HI_F64, LN2_LO_F64, split_any_f32, split_any_f64, split_f64
+
+LN2_F64 = 0.6931471805599453
+# (2 atanh(s) / s - 2) / s**2 = 2 / 3 + s**2 R(s**2), s <= 0.1716
+TWO_THIRDS_HI_F64 = 0.6666666666666666
+TWO_THIRDS_LO_F64 = 3.700743415417188e-17
+POW_LOG_F64 = (  # R, minimax, relative error of the logarithm 2**-73.5
+    0.3999999999999998, 0.2857142857144384, 0.2222222221778975, 0.18181818843989858,
+    0.1538455842885084, 0.13336264484040156, 0.1167578105540293, 0.11981750365038962,
+)  # fmt: skip
+# 2 / 3 + s**2 R(s**2) for pow_f32, 2**-44.9
+POW_LOG_F32 = (0.6666666667579167, 0.399999956237272, 0.2857210903938476, 0.22176191376541712, 0.19584136843019975)
+
+# m**(-1/3), 1/sqrt(2) <= m <= sqrt(2), minimax
+CBRT_F64 = (  # 2**-14.7
+    1.8745203572687053, -1.8618249039441812, 1.5612803947994613, -0.7023601502979122, 0.128360848330472,
+)  # fmt: skip
+CBRT_F32 = float32s(1.7307142, -1.2857354, 0.71333444, -0.15853487)  # 2**-11.9
+CBRT_HALF_F64, CBRT_TWO_F64 = 0.7937005259840998, 1.2599210498948732
+CBRT_HALF_F32, CBRT_TWO_F32, THIRD_F32, THREE_F32 = float32s(0.7937005259840998, 1.2599210498948732, 1.0 / 3.0, 3.0)
+INF_F32 = np.float32(np.inf)
+
+EXPONENT_MASK_F64, EXPONENT_MIN_F64, EXPONENT_MAX_F64 = 0x7FF << 52, 1 << 52, 2045 << 52
+EXPONENT_SUM_F64 = 2046 << 52
+
+
+@elementary
+def sqrt_f64(x):
+    return sqrt(x)
+
+
+@elementary
+def sqrt_f32(x):
+    return sqrt(x)
+
+
+@elementary
+def log_pair_f64(x):
+    """log(x) as a pair with relative error 2**-64, for positive finite x."""
+    k, m = split_any_f64(x)
+    f = m - 1.0
+    d, dl = fast_two_sum(1.0, m)
+    inverse = 1.0 / d
+    s = f * inverse
+    sl = (fma(-s, d, f) - s * dl) * inverse
+    z = s * s
+    zl = fma(s, s, -z) + 2.0 * s * sl
+    t, tl = fast_two_sum(TWO_THIRDS_HI_F64, z * polynomial(z, POW_LOG_F64))
+    tl = tl + TWO_THIRDS_LO_F64
+    p = s * z
+    pl = fma(s, z, -p) + fma(s, zl, sl * z)
+    q = p * t
+    ql = fma(p, t, -q) + fma(p, tl, pl * t)
+    h, l = fast_two_sum(2.0 * s, q)
+    l = l + fma(2.0, sl, ql)
+    a, al = fast_two_sum(k * LN2_HI_F64, h)
+    return fast_two_sum(a, al + fma(k, LN2_LO_F64, l))
+
+
+@elementary
+def pow_f64(x, y):
+    a = fabs(x)
+    h, l = log_pair_f64(a)
+    infinite = a == np.inf
+    h = -np.inf if a == 0.0 else (np.inf if infinite else h)
+    t = y * h
+    tl = fma(y, l, fma(y, h, -t))
+    tl = tl if fabs(t) < 800.0 else 0.0
+    t = EXP_MAX_F64 if t > EXP_MAX_F64 else t
+    t = EXP_MIN_F64 if t < EXP_MIN_F64 else t
+    n, r, rl = reduce_exp_f64(t)
+    r, rl = fast_two_sum(r, rl + tl)
+    eh, el = exp_kernel_f64(r, rl)
+    power = scale_f64(eh + el, n)
+    return pow_special_f64(x, y, power)
+
+
+@elementary
+def pow_special_f64(x, y, power):
+    """x**y from |x|**y: the sign of negative bases, and the cases the standard fixes."""
+    half = 0.5 * y
+    integer = rint(y) == y
+    odd = integer & (rint(half) != half)
+    power = copysign(power, x) if odd else power
+    negative = (x < 0.0) & (x > -np.inf)
+    power = np.nan if negative & (not integer) else power
+    power = np.nan if (x != x) | (y != y) else power
+    return 1.0 if (y == 0.0) | (x == 1.0) | ((x == -1.0) & (fabs(y) == np.inf)) else power
+
+
+@elementary
+def pow_f32(x, y):
+    x = np.float64(x)
+    y = np.float64(y)
+    a = fabs(x)
+    k, m = split_f64(a)
+    f = m - 1.0
+    s = f / (m + 1.0)
+    z = s * s
+    h = fma(s * z, polynomial(z, POW_LOG_F32), s + s)
+    h = fma(k, LN2_F64, h)
+    h = -np.inf if a == 0.0 else (np.inf if a == np.inf else h)
+    t = y * h
+    t = 89.0 if t > 89.0 else t
+    t = -105.0 if t < -105.0 else t
+    power = exp_short_f64(t)
+    return np.float32(pow_special_f64(x, y, power))
+
+
+@elementary
+def rsqrt_f64(x):
+    """1 / sqrt(x), with one Newton step on the exact residual 1 - x y**2."""
+    y = 1.0 / sqrt(x)
+    h = x * y
+    e = fma(-h, y, 1.0) - fma(x, y, -h) * y
+    return fma(0.5 * y, e, y) if (x > 0.0) & (x < np.inf) else y
+
+
+@elementary
+def rsqrt_f32(x):
+    return ONE_F32 / sqrt(x)
+
+
+@elementary
+def cbrt_f64(x):
+    """Cube root: |x| = 8**j v, an estimate of v**(-1/3), one step of third order, one of second with an exact residual."""
+    a = fabs(x)
+    k, m = split_any_f64(a)
+    j = fma(k, 1.0 / 3.0, ROUND_F64) - ROUND_F64
+    third = fma(-3.0, j, k)
+    v = m * (2.0 if third > 0.0 else (0.5 if third < 0.0 else 1.0))
+    y = polynomial(m, CBRT_F64) * (CBRT_HALF_F64 if third > 0.0 else (CBRT_TWO_F64 if third < 0.0 else 1.0))
+    e = fma(-v * y, y * y, 1.0)
+    y = fma(y, e * fma(e, 2.0 / 9.0, 1.0 / 3.0), y)
+    w = y * y
+    c = v * w
+    square = c * c
+    cube = square * c
+    low = fma(square, c, -cube) + fma(c, c, -square) * c
+    c = fma((v - cube) - low, w * (1.0 / 3.0), c)
+    y = copysign(c * power_of_two_f64(j), x)
+    return y if (a > 0.0) & (a < np.inf) else x
+
+
+@elementary
+def cbrt_f32(x):
+    """As cbrt_f64."""
+    a = fabs(x)
+    k, m = split_any_f32(a)
+    j = fma(k, THIRD_F32, ROUND_F32) - ROUND_F32
+    third = fma(-THREE_F32, j, k)
+    v = m * (TWO_F32 if third > ZERO_F32 else (HALF_F32 if third < ZERO_F32 else ONE_F32))
+    y = polynomial(m, CBRT_F32)
+    y = y * (CBRT_HALF_F32 if third > ZERO_F32 else (CBRT_TWO_F32 if third < ZERO_F32 else ONE_F32))
+    w = y * y
+    c = v * w
+    c = fma(fma(-c * c, c, v), w * THIRD_F32, c)
+    square = c * c
+    cube = square * c
+    low = fma(square, c, -cube) + fma(c, c, -square) * c
+    c = fma((v - cube) - low, w * THIRD_F32, c)
+    y = copysign(c * power_of_two_f32(j), x)
+    return y if (a > ZERO_F32) & (a < INF_F32) else x
+
+
+@elementary
+def hypot_f64(x, y):
+    """sqrt(x**2 + y**2), scaled by a power of two and with the root of a pair."""
+    ax = fabs(x)
+    ay = fabs(y)
+    a = ax if ax > ay else ay
+    b = ay if ax > ay else ax
+    exponent = bits_of_float64(a) & EXPONENT_MASK_F64
+    exponent = EXPONENT_MAX_F64 if exponent > EXPONENT_MAX_F64 else exponent
+    exponent = EXPONENT_MIN_F64 if exponent < EXPONENT_MIN_F64 else exponent
+    down = float64_of_bits(EXPONENT_SUM_F64 - exponent)
+    a = a * down
+    b = b * down
+    p = a * a
+    q = b * b
+    v, vl = fast_two_sum(p, q)
+    s, sl, half = sqrt_pair_f64(v)
+    sl = fma(half, vl + (fma(a, a, -p) + fma(b, b, -q)), sl) if v > 0.0 else 0.0
+    h = (s + sl) * float64_of_bits(exponent)
+    h = np.nan if (x != x) | (y != y) else h
+    return np.inf if (ax == np.inf) | (ay == np.inf) else h
+
+
+@elementary
+def hypot_f32(x, y):
+    """sqrt(x**2 + y**2); float64 holds the squares exactly and never overflows."""
+    u = np.float64(x)
+    v = np.float64(y)
+    h = np.float32(sqrt(fma(u, u, v * v)))
+    return INF_F32 if (fabs(x) == INF_F32) | (fabs(y) == INF_F32) else h

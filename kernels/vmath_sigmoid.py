@@ -1,0 +1,174 @@
+"""sigmoid logsigmoid softplus silu gelu_tanh: functions of e**x.
+
+sigmoid(x) = 2**n / (2**n + e) with exp(-x) = 2**-n e: nothing overflows, and the left tail keeps its relative accuracy down to
+the subnormal numbers, because the power of two is applied last.
+"""
+
+import numpy as np
+
+from .native import fabs, fma
+from .vmath_core import (
+    ONE_F32,
+    ZERO_F32,
+    elementary,
+    fast_two_sum,
+    float32s,
+    power_of_two_f32,
+    power_of_two_f64,
+    scale_down_f32,
+    scale_down_f64,
+    scale_f64,
+    two_sum,
+)
+from .vmath_exp import EXP_MIN_F64, exp_f32, exp_kernel_f64, exp_parts_f32, reduce_exp_f64
+from .vmath_log import INF_F32, NAN_F32, log1p_f32, log_of_sum_f64
+
+SQRT2_F64 = 1.4142135623730951
+SIGMOID_MIN_F64, SIGMOID_MAX_F64 = -780.0, 40.0  # beyond: x sigmoid(x) is -0 and x, rounded
+SIGMOID_MIN_F32, SIGMOID_MAX_F32 = float32s(-115.0, 20.0)
+TINY_EXPONENT_F32 = np.float32(-30.0)
+
+# gelu_tanh(x) = x sigmoid(x (A + B x**2)), A = 2 sqrt(2 / pi), B = 0.044715 A
+GELU_A_HI_F64, GELU_A_LO_F64 = 1.5957691216057308, -9.96930880911092e-17
+GELU_B_HI_F64, GELU_B_LO_F64 = 0.07135481627260025, -6.175149918155315e-19
+GELU_A_HI_F32, GELU_A_LO_F32 = float32s(1.5957691216057308, -4.534068e-08)
+GELU_B_HI_F32, GELU_B_LO_F32 = float32s(0.07135481627260025, 2.3988325e-09)
+GELU_MAX_F64 = 30.0  # beyond: x and -0, rounded
+GELU_MAX_F32 = np.float32(15.0)
+
+
+@elementary
+def sigmoid_parts_f64(x, xl):
+    """n, h, l with sigmoid(x + xl) = 2**n (h + l): with exp(-x) = 2**-n e it is 2**n / (2**n + e)."""
+    a = SIGMOID_MAX_F64 if x > SIGMOID_MAX_F64 else x
+    a = SIGMOID_MIN_F64 if a < SIGMOID_MIN_F64 else a
+    n, r, rl = reduce_exp_f64(-a)
+    r, rl = fast_two_sum(r, rl - xl)
+    n = -n
+    e, el = exp_kernel_f64(r, rl)
+    d, dl = two_sum(power_of_two_f64(-100.0 if n < -100.0 else n), e)
+    h = 1.0 / d
+    return n, h, fma(-h, dl + el, fma(-h, d, 1.0)) * h
+
+
+@elementary
+def sigmoid_parts_f32(x, xl):
+    """n, h, l with sigmoid(x + xl) = 2**n (h + l), as sigmoid_parts_f64."""
+    a = SIGMOID_MAX_F32 if x > SIGMOID_MAX_F32 else x
+    a = SIGMOID_MIN_F32 if a < SIGMOID_MIN_F32 else a
+    n, e = exp_parts_f32(-a, -xl)
+    n = -n
+    d, dl = two_sum(power_of_two_f32(TINY_EXPONENT_F32 if n < TINY_EXPONENT_F32 else n), e)
+    h = ONE_F32 / d
+    return n, h, fma(-h, dl, fma(-h, d, ONE_F32)) * h
+
+
+@elementary
+def sigmoid_f64(x):
+    n, h, l = sigmoid_parts_f64(x, 0.0)
+    return scale_down_f64(h + l, n)
+
+
+@elementary
+def sigmoid_f32(x):
+    n, h, l = sigmoid_parts_f32(x, ZERO_F32)
+    return scale_down_f32(h + l, n)
+
+
+@elementary
+def product_f64(x, n, h, l):
+    """2**n x (h + l); NaN for x = -inf."""
+    v = SIGMOID_MIN_F64 if x < SIGMOID_MIN_F64 else x
+    y = v * h
+    y = scale_down_f64(y + fma(v, l, fma(v, h, -y)), n) if x < np.inf else x
+    return y if x > -np.inf else np.nan
+
+
+@elementary
+def product_f32(x, n, h, l):
+    """2**n x (h + l); NaN for x = -inf."""
+    v = SIGMOID_MIN_F32 if x < SIGMOID_MIN_F32 else x
+    y = scale_down_f32(fma(v, h, v * l), n) if x < INF_F32 else x
+    return y if x > -INF_F32 else NAN_F32
+
+
+@elementary
+def silu_f64(x):
+    """x sigmoid(x); NaN for -inf, as in PyTorch."""
+    n, h, l = sigmoid_parts_f64(x, 0.0)
+    return product_f64(x, n, h, l)
+
+
+@elementary
+def silu_f32(x):
+    """x sigmoid(x); NaN for -inf, as in PyTorch."""
+    n, h, l = sigmoid_parts_f32(x, ZERO_F32)
+    return product_f32(x, n, h, l)
+
+
+@elementary
+def gelu_tanh_f64(x):
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) / 2; NaN for -inf, as in PyTorch."""
+    x = -GELU_MAX_F64 if (x < -GELU_MAX_F64) & (x > -np.inf) else x
+    v = GELU_MAX_F64 if x > GELU_MAX_F64 else x
+    w = v * v
+    wl = fma(v, v, -w)
+    p = GELU_B_HI_F64 * w
+    pl = fma(GELU_B_HI_F64, w, -p) + fma(GELU_B_HI_F64, wl, GELU_B_LO_F64 * w)
+    t, tl = two_sum(GELU_A_HI_F64, p)
+    tl = tl + (pl + GELU_A_LO_F64)
+    u = v * t
+    n, h, l = sigmoid_parts_f64(u, fma(v, tl, fma(v, t, -u)))
+    return product_f64(x, n, h, l)
+
+
+@elementary
+def gelu_tanh_f32(x):
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) / 2; NaN for -inf, as in PyTorch."""
+    x = -GELU_MAX_F32 if (x < -GELU_MAX_F32) & (x > -INF_F32) else x
+    v = GELU_MAX_F32 if x > GELU_MAX_F32 else x
+    w = v * v
+    wl = fma(v, v, -w)
+    p = GELU_B_HI_F32 * w
+    pl = fma(GELU_B_HI_F32, w, -p) + fma(GELU_B_HI_F32, wl, GELU_B_LO_F32 * w)
+    t, tl = two_sum(GELU_A_HI_F32, p)
+    tl = tl + (pl + GELU_A_LO_F32)
+    u = v * t
+    n, h, l = sigmoid_parts_f32(u, fma(v, tl, fma(v, t, -u)))
+    return product_f32(x, n, h, l)
+
+
+@elementary
+def softplus_f64(x):
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
+    a = -fabs(x)
+    a = EXP_MIN_F64 if a < EXP_MIN_F64 else a
+    n, r, rl = reduce_exp_f64(a)
+    eh, el = exp_kernel_f64(r, rl)
+    eh = scale_f64(eh, n)
+    el = scale_f64(el, n)
+    u, c = fast_two_sum(1.0, eh)
+    c = c + el
+    upper = u > SQRT2_F64
+    h, l = log_of_sum_f64(1.0 if upper else 0.0, u * 0.5 if upper else u, c * 0.5 if upper else c)
+    far = a < -20.0  # there log1p(e) = e - e**2 / 2, and c would lose bits
+    h = eh if far else h
+    l = fma(-0.5 * eh, eh, el) if far else l
+    s, e = two_sum(x if x > 0.0 else 0.0, h)
+    return s + (e + l) if x < np.inf else x
+
+
+@elementary
+def softplus_f32(x):
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
+    return (x if x > ZERO_F32 else ZERO_F32) + log1p_f32(exp_f32(-fabs(x)))
+
+
+@elementary
+def logsigmoid_f64(x):
+    return -softplus_f64(-x)
+
+
+@elementary
+def logsigmoid_f32(x):
+    return -softplus_f32(-x)
