@@ -1,1 +1,559 @@
-def compile(fn): return fn
+"""`compile`: a step is recorded once per signature of its arguments, and replayed afterwards without running its Python.
+
+While a `Capture` is set on the trace, nothing is cut: the whole call becomes one trace, whose leaves remember where their memory
+is to be found next time (an argument, a tensor the function knows, a tensor's gradient) and whose numbers remember what to read
+again (an argument, an optimizer's option, a generator). A branch on a tensor's value is computed beside the trace and noted as
+a guard. A `Replay` binds all that, sweeps, compares the guards before anything lands in memory, and hands results over; when
+a guard differs, the function runs in Python again, and that path becomes another replay.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from operator import is_
+from typing import Any
+
+from . import execute, reverse
+from . import recording as tape
+from .execute import Ready, compute, flush, new_bytes, protect
+from .plan.build import plan
+from .recording import Signature, Storage, Trace, local, statistics
+from .tensor import Tensor
+
+VARIANTS = 8  # outcomes of guards that one signature may have
+_new = object.__new__
+
+
+class CompileError(RuntimeError):
+    """A compiled function does something that cannot be replayed."""
+
+
+class Capture:
+    """What is noted while a call is recorded."""
+
+    def __init__(self, arguments: list[Any], name: str) -> None:
+        self.name = name
+        self.by_storage: dict[Storage, tuple[Any, ...]] = {}
+        self.by_tensor: dict[int, tuple[Any, ...]] = {}
+        for k, t in enumerate(arguments):
+            if isinstance(t, Tensor):
+                self.by_tensor[id(t)] = ("argument", k)
+                self.by_storage.setdefault(t._storage, ("argument", k, t._offset))
+        self.places: list[tuple[Any, ...]] = []  # for each address: where its tensor is found, and the bytes beyond it
+        self.fixed: set[Storage] = set()  # memory in which a view's offset has become part of the program
+        self.sources: dict[int, Any] = {}  # number -> where it is read again
+        self.guards: list[tuple[Tensor, bool]] = []
+        self.gradients: dict[int, Tensor] = {}  # leaves whose gradient the call has replaced
+        self.expected: list[tuple[Tensor, bool]] = []  # leaves, and whether they had a gradient before the call
+        self.given: dict[int, tuple[Tensor, Tensor]] = {}  # a gradient's identity -> the gradient and its leaf
+
+    def _owner(self, t: Tensor, storage: Storage) -> tuple[Any, ...]:
+        found = self.by_storage.get(storage)
+        if found is None:
+            given = self.given.get(id(t))
+            owner = ("gradient", given[1]) if given is not None else ("tensor", t)
+            found = self.by_storage[storage] = (*owner, t._offset)
+        return found
+
+    def leaf(self, t: Tensor, storage: Storage) -> None:
+        """A whole piece of memory enters."""
+        kind, owner, _ = self._owner(t, storage)
+        self.places.append((kind, owner, None))
+
+    def alias(self, t: Tensor, storage: Storage) -> None:
+        """A view enters at an address of its own."""
+        kind, owner, offset = self._owner(t, storage)
+        if id(t) in self.by_tensor:
+            self.places.append((*self.by_tensor[id(t)], 0))
+        else:
+            self.places.append((kind, owner, (t._offset - offset) * t._meta.dtype.itemsize))
+
+    def scalar(self, number: int, source: Any) -> None:
+        """A number enters."""
+        if source is not None:
+            self.sources[number] = source
+
+    def guard(self, t: Tensor) -> bool:
+        """The truth of a tensor, which a replay must find again."""
+        tr = local.trace
+        slot = t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)
+        outcome = bool(compute(tr, [slot])[0].array.item())
+        self.guards.append((tape.result(tr, tr.entries()[slot]), outcome))
+        return outcome
+
+    def gradient_read(self, leaf: Tensor) -> None:
+        """The call looks at a leaf's gradient."""
+        if id(leaf) not in self.gradients:
+            present = leaf._grad
+            if not any([x is leaf for x, _ in self.expected]):
+                self.expected.append((leaf, present is not None))
+            if present is not None:
+                self.given[id(present)] = (present, leaf)
+
+    def gradient_written(self, leaf: Tensor) -> None:
+        """The call replaces a leaf's gradient."""
+        self.gradients[id(leaf)] = leaf
+
+    def refuse(self, what: str) -> None:
+        """Raise: this can't be replayed."""
+        line = tape.user_line()
+        where = f" at {line[0]}:{line[1]}" if line else ""
+        raise CompileError(
+            f"{what} inside of the compiled function {self.name}{where} can't be replayed: a replay does not run Python. "
+            "Return the tensor and read it outside of the function."
+        )
+
+
+class _Traced:
+    """What a later backward needs of a trace, for graphs of replayed results."""
+
+    def __init__(self, tr: Trace) -> None:
+        self._entries = list(tr.entries())
+        self.released = set(tr.released)
+        self.sources = dict(tr.sources)
+        self.hooks = dict(tr.hooks)
+        self.functions = dict(tr.functions)
+        self.leaves = list(tr.leaves)
+        self.addresses: list[int] = []
+        self.scalars: list[Any] = []
+
+    def entries(self) -> list[Any]:
+        return self._entries
+
+
+class Replay:
+    """One recorded call, ready to be executed again."""
+
+    def __init__(self, tr: Trace, capture: Capture, outputs: Any) -> None:
+        self.capture = capture
+        self.sources = sorted(capture.sources.items())
+        self.numbers = list(tr.scalars)
+        self.guards = [outcome for _, outcome in capture.guards]
+        want: list[int] = []
+        roots: list[int] = []
+        self.results: list[tuple[Signature, int]] = []  # signature and slot of each result made anew
+        self.holders: list[Tensor] = []
+        self.template = self._template(tr, outputs, want, roots)
+        self.n_outputs = len(want)
+        self.leaves_without: list[Tensor] = []
+        self.leaves_with: list[Tensor] = []
+        for leaf in capture.gradients.values():
+            g = leaf._grad
+            if g is None:
+                self.leaves_without.append(leaf)
+            elif g._storage is None:
+                self.leaves_with.append(leaf)
+                self._want(tr, g, want, roots)
+        for t, _ in capture.guards:
+            want.append(t._at[1])
+        self.roots = roots
+        self.written = list(tr.written)
+        self._check_escapes(tr)
+        self.ready = _prepare(tr, want, roots, bool(self.guards))
+        self.traced = _Traced(tr) if roots else None
+        self.addresses = [0] * len(capture.places)
+        by_kind: dict[str, list[tuple[int, Any, Any]]] = {"argument": [], "gradient": [], "tensor": []}
+        for i, (kind, owner, rest) in enumerate(capture.places):
+            by_kind[kind].append((i, owner, rest))
+        self.from_arguments, self.from_gradients, self.known = by_kind["argument"], by_kind["gradient"], by_kind["tensor"]
+        self.storages: list[Any] = [None] * len(self.known)
+        self.fixed = [
+            (found[1], found[2]) for storage, found in capture.by_storage.items()
+            if storage in capture.fixed and found[0] == "argument"
+        ]  # fmt: skip
+
+    def _template(self, tr: Trace, value: Any, want: list[int], roots: list[int]) -> Any:
+        """What the function returned, with results that are made anew as their number, and others as where they are found."""
+        if isinstance(value, Tensor):
+            where = self.capture.by_tensor.get(id(value))
+            if where is not None:
+                return _Found(*where)
+            storage = value._storage
+            if storage is not None and storage.array is not None and not _is_new(value, tr):
+                return _Found("tensor", value)
+            self._want(tr, value, want, roots)
+            return _Made(len(want) - 1)
+        if isinstance(value, dict):
+            return {k: self._template(tr, v, want, roots) for k, v in value.items()}
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*[self._template(tr, v, want, roots) for v in value])
+        if isinstance(value, (list, tuple)):
+            return type(value)([self._template(tr, v, want, roots) for v in value])
+        return value
+
+    def _want(self, tr: Trace, t: Tensor, want: list[int], roots: list[int]) -> None:
+        slot = t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)
+        want.append(slot)
+        self.holders.append(t)
+        self.results.append((tr.entries()[slot].signature, slot))
+        if t._meta.requires_grad:
+            roots.append(slot)
+
+    def _check_escapes(self, tr: Trace) -> None:
+        allowed = {id(t) for t in self.holders} | {id(t) for t, _ in self.capture.guards}
+        for t, references in zip(tr.live, execute._counts(tr.live), strict=True):
+            pending = t._storage is None or t._storage.array is None
+            if references > execute.DEAD and id(t) not in allowed and pending:
+                node = tr.entries()[t._at[1]] if t._at[0] == tr.epoch else None
+                where = f" (made at {node.line[0]}:{node.line[1]})" if node is not None and node.line else ""
+                raise Escape(
+                    f"the compiled function {self.capture.name} keeps a tensor of shape {list(t.shape)} outside of itself"
+                    f"{where}, which a replay would not do. Return it, or write it in place into a tensor that exists before "
+                    "the call (with copy_)."
+                )
+
+    # ---- executing again
+
+    def accepts(self, arguments: list[Any]) -> bool:
+        """Whether gradients, and views that were written to, are as they were when the call was recorded."""
+        for leaf, had in self.capture.expected:
+            if (leaf._grad is not None) != had:
+                return False
+        return all([arguments[k]._offset == offset for k, offset in self.fixed])
+
+    def first(self, tr: Trace) -> None:
+        """Execute what was just recorded, into the tensors that the function made."""
+        program = self.ready.program
+        outputs = execute._results(self.ready)
+        kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
+        protect(tr.written)
+        program.bind(
+            tr.addresses, tr.scalars, execute._arena(tr, program.arena_bytes), [s.address for s in outputs],
+            kept.address if kept is not None else 0,
+        )  # fmt: skip
+        statistics["runs"] += 1
+        program.run(None)
+        for storage in self.written:
+            storage.version += 1
+        graph = reverse.Graph(tr, self.ready.saved, self.ready.readers, kept) if self.roots else None
+        for t, (meta, slot), storage in zip(self.holders, self.results, outputs, strict=False):
+            t._at, t._meta = tape.STALE, meta
+            if t._storage is None:
+                t._storage = storage
+            else:
+                execute.adopt(t._storage, storage)
+            if meta.requires_grad:
+                t._origin = (graph, slot)
+        self.holders = []
+        tr.reset()
+
+    def run(self, tr: Trace, arguments: list[Any]) -> Any:
+        """Execute; returns `_MISS` when a guard differs."""
+        ready = self.ready
+        program = ready.program
+        addresses = self.addresses
+        for i, k, rest in self.from_arguments:
+            t = arguments[k]
+            storage = t._storage
+            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+        storages = self.storages
+        for j, (i, t, rest) in enumerate(self.known):
+            storage = t._storage
+            if storage is not storages[j]:
+                if storage is None or storage.array is None:
+                    tape.materialize(t)
+                    storage = t._storage
+                storages[j] = storage
+                addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+        for i, leaf, rest in self.from_gradients:
+            t = leaf._grad
+            storage = t._storage
+            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+        numbers = self.numbers
+        if self.sources:
+            self._read_numbers(numbers, arguments)
+        outputs = execute._results(ready)
+        kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
+        for storage in self.written:
+            if storage.savers:
+                protect({storage: 0})
+        program.bind(
+            addresses, numbers, execute._arena(tr, program.arena_bytes), [s.address for s in outputs],
+            kept.address if kept is not None else 0,
+        )  # fmt: skip
+        statistics["runs"] += 1
+        if self.guards:
+            first = len(self.results)
+            if not program.run(lambda: [bool(s.array[0]) for s in outputs[first:]] == self.guards):
+                self._give_back_numbers()
+                return _MISS
+        else:
+            program.run(None)
+        for storage in self.written:
+            storage.version += 1
+        made: list[Tensor] = []
+        for (meta, _), storage in zip(self.results, outputs, strict=False):
+            t = _new(Tensor)
+            t._at = tape.STALE
+            t._meta = meta
+            t._storage = storage
+            made.append(t)
+        if self.roots:
+            self._link(made, arguments, kept)
+        for leaf in self.leaves_without:
+            leaf._grad = None
+        for leaf, t in zip(self.leaves_with, made[self.n_outputs :], strict=True):
+            leaf._grad = t
+        template = self.template
+        return made[0] if type(template) is _Made and not template.number else _rebuild(template, made, arguments)
+
+    def _read_numbers(self, numbers: list[Any], arguments: list[Any]) -> None:
+        for number, (owner, key) in self.sources:
+            if owner == "argument":
+                numbers[number] = arguments[key]
+            elif type(owner) is dict:
+                numbers[number] = float(tape._option(owner, key))
+            elif key == "seed":
+                numbers[number] = owner._seed
+            else:
+                numbers[number] = owner._offset
+                owner._offset += key
+
+    def _give_back_numbers(self) -> None:
+        for _, (owner, key) in self.sources:
+            if owner != "argument" and type(owner) is not dict and key != "seed":
+                owner._offset -= key
+
+    def _link(self, made: list[Tensor], arguments: list[Any], kept: Storage | None) -> None:
+        """Give results their place in a graph, for a backward outside of the function."""
+        traced = self.traced
+        assert traced is not None
+        traced.addresses, traced.scalars = self.addresses, self.numbers
+        traced.leaves = [self._storage_of(place, arguments) for place in self.capture.places]
+        sources = {}
+        for slot, t in traced.sources.items():
+            where = self.capture.by_tensor.get(id(t))
+            sources[slot] = arguments[where[1]] if where is not None else t
+        saved, traced.sources = traced.sources, sources
+        graph = reverse.Graph(traced, self.ready.saved, self.ready.readers, kept)  # type: ignore[arg-type]
+        traced.sources = saved
+        for t, (meta, slot) in zip(made, self.results, strict=True):
+            if meta.requires_grad:
+                t._origin = (graph, slot)
+
+    def _storage_of(self, place: tuple[Any, ...], arguments: list[Any]) -> Storage:
+        kind, owner, _ = place
+        t = arguments[owner] if kind == "argument" else owner._grad if kind == "gradient" else owner
+        return t._storage
+
+
+class Escape(CompileError):
+    """A tensor made by the call is kept outside of it."""
+
+
+_MISS = object()
+
+
+def _is_new(t: Tensor, tr: Trace) -> bool:
+    return t._at[0] == tr.epoch and type(t._meta) is not Signature
+
+
+def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool) -> Ready:
+    entries = list(tr.entries())
+    writes = execute.writes_of(tr)
+    save, readers = reverse.saved_slots(entries, roots, tr.released)
+    tier = 1 if execute._forced[0] is None else execute._forced[0]
+    program = plan(entries, writes, want, save, tier, guarded)
+    specs = [(entries[s].numel, entries[s].dtype) for s in want]
+    return Ready(program, specs, [(s, entries[s], program.kept[s]) for s in sorted(save)], readers)
+
+
+class _Made:
+    """A result made anew by every call, by its number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class _Found:
+    """A result that exists already: an argument, or a tensor the function knows."""
+
+    __slots__ = ("kind", "owner")
+
+    def __init__(self, kind: str, owner: Any) -> None:
+        self.kind = kind
+        self.owner = owner
+
+
+def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
+    kind = type(value)
+    if kind is _Made:
+        return made[value.number]
+    if kind is _Found:
+        return arguments[value.owner] if value.kind == "argument" else value.owner
+    if isinstance(value, dict):
+        return {k: _rebuild(v, made, arguments) for k, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return kind(*[_rebuild(v, made, arguments) for v in value])
+    if isinstance(value, (list, tuple)):
+        return kind([_rebuild(v, made, arguments) for v in value])
+    return value
+
+
+class _Names:
+    """The closure cells and globals a function reads: rebinding one of them is noticed."""
+
+    def __init__(self, function: Any) -> None:
+        function = getattr(function, "__func__", function)
+        code = getattr(function, "__code__", None)
+        self._cells = list(getattr(function, "__closure__", None) or ())
+        self._globals = getattr(function, "__globals__", {})
+        names: set[str] = set()
+        stack = [code] if code is not None else []
+        while stack:
+            c = stack.pop()
+            names.update(c.co_names)
+            stack += [x for x in c.co_consts if isinstance(x, types.CodeType)]
+        self._names = [n for n in names if n in self._globals and not isinstance(self._globals[n], types.ModuleType)]
+
+    def values(self) -> list[Any]:
+        """What they are bound to now."""
+        found = [self._globals.get(n) for n in self._names]
+        for cell in self._cells:
+            try:
+                found.append(cell.cell_contents)
+            except ValueError:  # an empty cell
+                found.append(None)
+        return found
+
+
+def _same(a: list[Any], b: list[Any]) -> bool:
+    return all(map(is_, a, b))
+
+
+class Compiled:
+    """A compiled function: call it as the original. `replays` counts what it holds."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        from .nn.module import structure_version
+
+        self._version = structure_version
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._name = getattr(function, "__qualname__", type(function).__name__)
+        self._replays: dict[Any, list[Replay]] = {}
+        forward = function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function)
+        self._names = _Names(getattr(forward, "forward", forward))
+        self._bound: list[Any] = []
+        self._structure = -1
+        self._kept: dict[Any, int] = {}
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    @property
+    def replays(self) -> int:
+        """The number of recorded calls that can be replayed."""
+        return sum([len(r) for r in self._replays.values()])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        tr = local.trace
+        if tr.capture is not None or tr.eager:
+            return self._function(*args, **kwargs)
+        if tr.real.end or tr.live:
+            flush(tr)
+        flat: list[Any] = []
+        key = (tr.grad_enabled, _flatten(args, flat), _flatten(kwargs, flat) if kwargs else None)
+        bound = self._names.values()
+        if not _same(bound, self._bound) or self._version[0] != self._structure:
+            self._replays.clear()
+            self._kept.clear()
+            self._bound, self._structure = bound, self._version[0]
+        replays = self._replays.get(key)
+        if replays is not None:
+            for replay in replays:
+                if replay.accepts(flat):
+                    result = replay.run(tr, flat)
+                    if result is not _MISS:
+                        return result
+        return self._record(tr, key, args, kwargs, flat)
+
+    def _record(self, tr: Trace, key: Any, args: Any, kwargs: Any, flat: list[Any]) -> Any:
+        capture = tr.capture = Capture(flat, self._name)
+        given = [tape.scalar(x, ("argument", i)) if type(x) is float else x for i, x in enumerate(flat)]
+        iterator = iter(given)
+        call_args, call_kwargs = _unflatten(args, iterator), _unflatten(kwargs, iterator)
+        try:
+            outputs = self._function(*call_args, **call_kwargs)
+            del call_args, call_kwargs, given, iterator
+            replay = Replay(tr, capture, outputs)
+        except Escape:
+            # The call has made what later calls will find (an optimizer's state, say). Its results stand, and the next call is
+            # recorded again; a function that always keeps something is refused.
+            count = self._kept[key] = self._kept.get(key, 0) + 1
+            tr.capture = None
+            flush(tr)
+            if count > 2:
+                raise
+            return outputs
+        except BaseException:
+            tr.capture = None
+            flush(tr)
+            raise
+        tr.capture = None
+        replay.first(tr)
+        replays = self._replays.setdefault(key, [])
+        replays.insert(0, replay)
+        del replays[VARIANTS:]
+        self._kept.pop(key, None)
+        return outputs
+
+
+def _flatten(value: Any, flat: list[Any]) -> Any:
+    """The key of an argument; tensors and floats are collected."""
+    if isinstance(value, Tensor):
+        flat.append(value)
+        if type(value._meta) is not Signature or value._storage is None or value._storage.array is None:
+            value._materialize()
+        return value._meta if value._whole else (value._meta, value._strides)
+    kind = type(value)
+    if kind is float:
+        flat.append(value)
+        return float
+    if kind is tuple or kind is list:
+        return (kind, *[_flatten(v, flat) for v in value])
+    if kind is dict:
+        return (kind, *[(k, _flatten(v, flat)) for k, v in value.items()])
+    try:
+        hash(value)
+    except TypeError:
+        raise CompileError(
+            f"a compiled function's arguments are tensors, numbers, text and containers of them; got {kind.__name__}"
+        ) from None
+    return (kind, value)
+
+
+def _unflatten(value: Any, given: Any) -> Any:
+    if isinstance(value, Tensor) or type(value) is float:
+        return next(given)
+    if type(value) in (tuple, list):
+        return type(value)([_unflatten(v, given) for v in value])
+    if type(value) is dict:
+        return {k: _unflatten(v, given) for k, v in value.items()}
+    return value
+
+
+def compile(model: Any = None, *, fullgraph: bool = False, dynamic: Any = None, backend: Any = None, mode: Any = None) -> Any:
+    """Record a function once per signature of its arguments and replay it afterwards, side effects included.
+
+    A signature is the structure, shapes and dtypes of the arguments. Floats in the arguments, an optimizer's options and random
+    numbers are read for every call; other values are part of the signature. Parameters, gradients, buffers and optimizer state
+    that the function knows are read and written where they are at the time of the call. A branch on a tensor's value is checked
+    by every replay. Reading a value (`item`, `numpy`, `print`) inside is an error that names the line.
+
+    >>> @fastgrad.compile
+    ... def square_sum(x):
+    ...     return (x * x).sum()
+    >>> square_sum(fastgrad.ones(3))
+    tensor(3.)
+    """
+    if model is None:
+        return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode)
+    if not callable(model):
+        raise RuntimeError(f"compile: expected a function or a module, got {type(model).__name__}")
+    return Compiled(model)
+

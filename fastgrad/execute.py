@@ -192,18 +192,23 @@ def _sharing(
 def prepare(tr: Trace, want: list[int], roots: list[int], tier: int) -> Ready:
     """Plan the trace for what is wanted of it."""
     entries = tr.entries()
+    writes = writes_of(tr)
+    save, readers = reverse.saved_slots(entries, roots, tr.released)
+    program = plan(entries, writes, want, save, tier)
+    specs = [(entries[slot].numel, entries[slot].dtype) for slot in want]
+    saved = [(slot, entries[slot], program.kept[slot]) for slot in sorted(save)]
+    return Ready(program, specs, saved, readers)
+
+
+def writes_of(tr: Trace) -> dict[int, int]:
+    """Which leaf's memory gets which slot's value at the end of the trace."""
     writes: dict[int, int] = {}
     node: Any = tr.real
     while node is not None:
         if node.op is tape.WRITE:
             writes.setdefault(node.operands[0], node.operands[1])
         node = node.parent
-    writes = dict(reversed(list(writes.items())))
-    save, readers = reverse.saved_slots(entries, roots, tr.released)
-    program = plan(entries, writes, want, save, tier)
-    specs = [(entries[slot].numel, entries[slot].dtype) for slot in want]
-    saved = [(slot, entries[slot], program.kept[slot]) for slot in sorted(save)]
-    return Ready(program, specs, saved, readers)
+    return dict(reversed(list(writes.items())))
 
 
 def _arena(tr: Trace, nbytes: int) -> int:
@@ -239,7 +244,7 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
     )  # fmt: skip
     statistics["runs"] += 1
     try:
-        program.run()
+        program.run(None)
     except BaseException:
         for holder in holders:
             forget(holder)
@@ -336,7 +341,7 @@ def compute(tr: Trace, slots: list[int]) -> list[Storage]:
     outputs = [new_storage(entries[s].numel, entries[s].dtype) for s in slots]
     arena = new_bytes(program.arena_bytes)
     program.bind(list(tr.addresses), list(tr.scalars), arena.address, [s.address for s in outputs], 0)
-    program.run()
+    program.run(None)
     return outputs
 
 

@@ -498,12 +498,13 @@ def enter(tr: Trace, t: Tensor) -> int:
             if tr.capture is not None:
                 tr.capture.leaf(t, storage)
             return slot
-        current = enter_storage(tr, storage, t._meta.dtype)
+        current = enter_storage(tr, t)
     return _enter_alias(tr, t, storage, current)
 
 
-def enter_storage(tr: Trace, storage: Storage, dtype: dtypes.dtype) -> int:
-    """Make a whole piece of memory an input of the trace, as a flat array."""
+def enter_storage(tr: Trace, t: Tensor) -> int:
+    """Make all the memory that a tensor lies in an input of the trace, as a flat array."""
+    storage, dtype = t._storage, t._meta.dtype
     current = tr.entered.get(storage)
     if current is None:
         node = extend(tr, (LEAF.code, storage.numel, dtype), LEAF, (), None, (storage.numel,), dtype, False)
@@ -512,7 +513,7 @@ def enter_storage(tr: Trace, storage: Storage, dtype: dtypes.dtype) -> int:
         tr.addresses.append(storage.address)
         current = tr.entered[storage] = node.slot
         if tr.capture is not None:
-            tr.capture.leaf(None, storage)
+            tr.capture.leaf(t, storage)
     return current
 
 
@@ -525,6 +526,8 @@ def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
             flush(tr)  # a new iteration reads what the last one wrote: the trace ends here
             return enter(tr, t)
         geometry = (meta.shape, t._strides, t._offset)
+        if tr.capture is not None:
+            tr.capture.fixed.add(storage)
         if not source:
             value = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
             t._at = (tr.epoch, value.slot)

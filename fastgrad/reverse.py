@@ -481,10 +481,10 @@ def _arrive(
 
 
 def _accumulate(leaf: Tensor, g: Tensor, create: bool) -> None:
-    present = leaf._grad
+    present = leaf.grad
     if present is None:
-        leaf._grad = g if g._storage is None else g.clone()
+        leaf.grad = g if g._storage is None else g.clone()
     elif create:
-        leaf._grad = present + g
+        leaf.grad = present + g
     else:
         present.add_(g)

@@ -124,6 +124,9 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated by `backward`, or None."""
+        tr = tape.local.trace
+        if tr.capture is not None:
+            tr.capture.gradient_read(self)
         return self._grad
 
     @grad.setter
@@ -135,6 +138,9 @@ class Tensor:
                 raise RuntimeError(f"assigned grad has data of a different size: {list(value.shape)} for a tensor of {list(self.shape)}")
             if value._meta.dtype is not self._meta.dtype:
                 raise RuntimeError(f"assigned grad has data of a different type: {value.dtype} for a tensor of {self.dtype}")
+        tr = tape.local.trace
+        if tr.capture is not None:
+            tr.capture.gradient_written(self)
         self._grad = value
 
     @property

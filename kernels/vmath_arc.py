@@ -48,7 +48,7 @@ QUARTER_PI_HI_F32, QUARTER_PI_LO_F32 = float32s(0.7853975296020508, 6.3379539752
 TAN_PI_8_F64, TAN_3PI_8_F64 = 0.4142135623730951, 2.414213562373095
 TAN_PI_8_F32, TAN_3PI_8_F32 = float32s(0.4142135623730951, 2.414213562373095)
 FOUR_F32, ATAN_MAX_F32, INF_F32, NAN_F32 = float32s(4.0, 2.0**30, np.inf, np.nan)
-HUGE_F32, SMALL_F32, UP_F32, DOWN_F32 = float32s(2.0**100, 2.0**-70, 2.0**50, 2.0**-50)
+HUGE_F32, SMALL_F32, UP_F32, DOWN_F32 = float32s(2.0**100, 2.0**30, 2.0**60, 2.0**-50)
 
 
 @elementary
@@ -157,7 +157,7 @@ def atan2_f64(y, x):
     both = n == np.inf
     n = (1.0 if both else 0.0) if d == np.inf else n
     d = 1.0 if (d == np.inf) | (d == 0.0) else d
-    scale = 2.0**-200 if d > 2.0**900 else (2.0**500 if d < 2.0**-500 else 1.0)
+    scale = 2.0**-200 if d > 2.0**900 else (2.0**500 if d < 2.0**400 else 1.0)
     n = n * scale
     d = d * scale
     turn = n > TAN_PI_8_F64 * d

@@ -158,7 +158,7 @@ def gelu_f64(x):
     y = v * h
     y = scale_down_f64(y + fma(v, l, fma(v, h, -y)), n if negative else 0.0)
     y = y if x < np.inf else x
-    return y if x > -np.inf else np.nan
+    return copysign(y, x) if x > -np.inf else np.nan
 
 
 @elementary

@@ -148,10 +148,11 @@ def tanh_f64(x):
     power = power_of_two_f64(n)
     p = power * r
     tail = power * expm1_tail_f64(r, rl)
-    t, tl = fast_two_sum(power - 1.0, p)
-    t, tl = fast_two_sum(t, tl + tail)
-    d, dl = fast_two_sum(power + 1.0, p)
-    d, dl = fast_two_sum(d, dl + tail)
+    up = power + 1.0
+    d, dl = fast_two_sum(up, p)
+    d, dl = fast_two_sum(d, dl + (tail + (1.0 - (up - power))))
+    t, tl = fast_two_sum(d, -2.0)
+    t, tl = fast_two_sum(t, tl + dl)
     q, ql = divide_pairs_f64(t, tl, d, dl)
     return copysign(q + ql, x)
 

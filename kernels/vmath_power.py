@@ -23,7 +23,7 @@ from .vmath_core import (
     scale_f64,
     sqrt_pair_f64,
 )
-from .vmath_exp import EXP_MAX_F64, EXP_MIN_F64, exp_kernel_f64, exp_short_f64, reduce_exp_f64
+from .vmath_exp import clamp_exp_f64, exp_kernel_f64, exp_short_f64, reduce_exp_f64
 from .vmath_log import LN2_HI_F64, LN2_LO_F64, split_any_f32, split_any_f64, split_f64
 
 LN2_F64 = 0.6931471805599453
@@ -62,7 +62,7 @@ def sqrt_f32(x):
 
 @elementary
 def log_pair_f64(x):
-    """log(x) as a pair with relative error 2**-64, for positive finite x."""
+    """log(x) as a pair with relative error 2**-64, for positive finite x; log(1) is exactly 0."""
     k, m = split_any_f64(x)
     f = m - 1.0
     d, dl = fast_two_sum(1.0, m)
@@ -70,48 +70,41 @@ def log_pair_f64(x):
     s = f * inverse
     sl = (fma(-s, d, f) - s * dl) * inverse
     z = s * s
-    zl = fma(s, s, -z) + 2.0 * s * sl
-    t, tl = fast_two_sum(TWO_THIRDS_HI_F64, z * polynomial(z, POW_LOG_F64))
-    tl = tl + TWO_THIRDS_LO_F64
     p = s * z
-    pl = fma(s, z, -p) + fma(s, zl, sl * z)
-    q = p * t
-    ql = fma(p, t, -q) + fma(p, tl, pl * t)
+    pl = fma(3.0 * sl, z, fma(s, fma(s, s, -z), fma(s, z, -p)))
+    q = p * TWO_THIRDS_HI_F64
+    ql = fma(pl, TWO_THIRDS_HI_F64, fma(p, TWO_THIRDS_LO_F64, fma(p, TWO_THIRDS_HI_F64, -q)))
+    ql = fma(p, z * polynomial(z, POW_LOG_F64), ql)
     h, l = fast_two_sum(2.0 * s, q)
-    l = l + fma(2.0, sl, ql)
     a, al = fast_two_sum(k * LN2_HI_F64, h)
-    return fast_two_sum(a, al + fma(k, LN2_LO_F64, l))
+    return a, al + fma(k, LN2_LO_F64, l + fma(2.0, sl, ql))
+
+
+@elementary
+def signed_power_f64(x, y, power):
+    """x**y from |x|**y: the sign of an odd power, and NaN for a root of a negative number."""
+    half = 0.5 * y
+    integer = rint(y) == y
+    odd = integer & (rint(half) != half)
+    negative = (x < 0.0) & (x > -np.inf)
+    power = np.nan if negative & (not integer) else power
+    return copysign(power, x) if odd else power
 
 
 @elementary
 def pow_f64(x, y):
     a = fabs(x)
     h, l = log_pair_f64(a)
-    infinite = a == np.inf
-    h = -np.inf if a == 0.0 else (np.inf if infinite else h)
-    t = y * h
+    h = h if a < np.inf else a
+    h = -np.inf if a == 0.0 else h
+    t = 0.0 if (h == 0.0) | (y == 0.0) else y * h
     tl = fma(y, l, fma(y, h, -t))
-    tl = tl if fabs(t) < 800.0 else 0.0
-    t = EXP_MAX_F64 if t > EXP_MAX_F64 else t
-    t = EXP_MIN_F64 if t < EXP_MIN_F64 else t
-    n, r, rl = reduce_exp_f64(t)
+    tl = tl if (fabs(t) < 800.0) & (t != 0.0) else 0.0
+    n, r, rl = reduce_exp_f64(clamp_exp_f64(t))
     r, rl = fast_two_sum(r, rl + tl)
-    eh, el = exp_kernel_f64(r, rl)
-    power = scale_f64(eh + el, n)
-    return pow_special_f64(x, y, power)
-
-
-@elementary
-def pow_special_f64(x, y, power):
-    """x**y from |x|**y: the sign of negative bases, and the cases the standard fixes."""
-    half = 0.5 * y
-    integer = rint(y) == y
-    odd = integer & (rint(half) != half)
-    power = copysign(power, x) if odd else power
-    negative = (x < 0.0) & (x > -np.inf)
-    power = np.nan if negative & (not integer) else power
-    power = np.nan if (x != x) | (y != y) else power
-    return 1.0 if (y == 0.0) | (x == 1.0) | ((x == -1.0) & (fabs(y) == np.inf)) else power
+    e, el = exp_kernel_f64(r, rl)
+    power = scale_f64(e + el, n)
+    return signed_power_f64(x, y, power)
 
 
 @elementary
@@ -125,12 +118,13 @@ def pow_f32(x, y):
     z = s * s
     h = fma(s * z, polynomial(z, POW_LOG_F32), s + s)
     h = fma(k, LN2_F64, h)
-    h = -np.inf if a == 0.0 else (np.inf if a == np.inf else h)
-    t = y * h
+    h = h if a < np.inf else a
+    h = -np.inf if a == 0.0 else h
+    t = 0.0 if (h == 0.0) | (y == 0.0) else y * h
     t = 89.0 if t > 89.0 else t
     t = -105.0 if t < -105.0 else t
     power = exp_short_f64(t)
-    return np.float32(pow_special_f64(x, y, power))
+    return np.float32(signed_power_f64(x, y, power))
 
 
 @elementary

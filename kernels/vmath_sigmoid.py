@@ -6,7 +6,7 @@ the subnormal numbers, because the power of two is applied last.
 
 import numpy as np
 
-from .native import fabs, fma
+from .native import copysign, fabs, fma
 from .vmath_core import (
     ONE_F32,
     ZERO_F32,
@@ -81,7 +81,7 @@ def product_f64(x, n, h, l):
     v = SIGMOID_MIN_F64 if x < SIGMOID_MIN_F64 else x
     y = v * h
     y = scale_down_f64(y + fma(v, l, fma(v, h, -y)), n) if x < np.inf else x
-    return y if x > -np.inf else np.nan
+    return copysign(y, x) if x > -np.inf else np.nan
 
 
 @elementary
@@ -89,7 +89,7 @@ def product_f32(x, n, h, l):
     """2**n x (h + l); NaN for x = -inf."""
     v = SIGMOID_MIN_F32 if x < SIGMOID_MIN_F32 else x
     y = scale_down_f32(fma(v, h, v * l), n) if x < INF_F32 else x
-    return y if x > -INF_F32 else NAN_F32
+    return copysign(y, x) if x > -INF_F32 else NAN_F32
 
 
 @elementary
@@ -166,9 +166,9 @@ def softplus_f32(x):
 
 @elementary
 def logsigmoid_f64(x):
-    return -softplus_f64(-x)
+    return 0.0 - softplus_f64(-x)
 
 
 @elementary
 def logsigmoid_f32(x):
-    return -softplus_f32(-x)
+    return ZERO_F32 - softplus_f32(-x)

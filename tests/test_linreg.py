@@ -127,8 +127,9 @@ def test_without_an_intercept_the_line_goes_through_zero():
 
 def test_features_far_from_zero_lose_no_precision():
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(500, 2)) + [1e8, -1e6]
-    y = (X - [1e8, -1e6]) @ [2.0, 3.0] + 1
+    centre = np.array([1e8, -1e6])
+    X = centre + rng.normal(size=(500, 2))
+    y = (X - centre) @ [2.0, 3.0] + 1
     model = LinearRegression().fit(X, y)
     assert np.allclose(model.coef_, [2, 3], atol=1e-4) and model.score(X, y) > 1 - 1e-6
 
@@ -873,10 +874,10 @@ def test_the_module_is_a_command(tmp_path):
 
 def test_a_reader_that_stops_early_is_not_an_error():
     program = "from fastgrad.linreg import main; raise SystemExit(main(['--epochs', '1']))"
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
-    process.stderr.close()
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        complaint = process.stderr.read()
+    assert (process.returncode, complaint) == (0, b"")
 
 
 def test_only_a_plot_loads_matplotlib():
@@ -899,14 +900,17 @@ def test_ctrl_c_saves_what_was_asked_for_and_reports(tmp_path):
     )
     terminal, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=theirs, text=True)
-    os.close(theirs)
-    shown = b""
-    while b"loss" not in shown and select.select([terminal], [], [], 60)[0]:
-        shown += os.read(terminal, 1000)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    os.close(terminal)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        shown = b""
+        while b"loss" not in shown and process.poll() is None and select.select([terminal], [], [], 60)[0]:
+            shown += os.read(terminal, 1000)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            os.close(terminal)
     assert process.returncode == 130
     assert "interrupted after" in out and "train MSE" in out
     assert LinearRegression.load(tmp_path / "m").coef_ == pytest.approx([1, 1, 1], abs=0.3)

@@ -541,8 +541,8 @@ def test_modules_print_as_pytorch_prints_them(t):
     )
     assert str(nn.ModuleDict({"a": nn.Tanh()})) == "ModuleDict(\n  (a): Tanh()\n)"
     assert str(nn.ParameterList([t.ones(2, 3), t.ones(1)])) == (
-        "ParameterList(\n    (0): Parameter containing: [torch.float32 of size 2x3]\n"
-        "    (1): Parameter containing: [torch.float32 of size 1]\n)"
+        f"ParameterList(\n    (0): Parameter containing: [{t.float32} of size 2x3]\n"
+        f"    (1): Parameter containing: [{t.float32} of size 1]\n)"
     )
 
 

@@ -55,13 +55,15 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     if storage.array is not None:
         current = tr.entered.get(storage)
         if current is None:
-            current = tape.enter_storage(tr, storage, t._meta.dtype)
+            current = tape.enter_storage(tr, t)
     else:
         current = storage.at[1]
     if storage not in tr.written and storage.array is not None:
         tr.written[storage] = current
     made = value_slot
     if not t._whole:
+        if tr.capture is not None:
+            tr.capture.fixed.add(storage)
         whole = _handle(tr, current)
         part = _handle(tr, value_slot)
         tr.static += 1

@@ -105,7 +105,7 @@ class Sequential(_Numbered):
       (2): Linear(in_features=8, out_features=1, bias=True)
     )
     >>> model(fastgrad.zeros(5, 2)).shape
-    torch.Size([5, 1])
+    fastgrad.Size([5, 1])
     """
 
     def __init__(self, *args: Any) -> None:

@@ -11,7 +11,7 @@ class Flatten(Module):
 
     >>> import fastgrad
     >>> fastgrad.nn.Flatten()(fastgrad.ones(32, 1, 28, 28)).shape
-    torch.Size([32, 784])
+    fastgrad.Size([32, 784])
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:

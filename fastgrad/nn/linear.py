@@ -35,7 +35,7 @@ class Linear(Module):
 
     >>> import fastgrad
     >>> fastgrad.nn.Linear(20, 30)(fastgrad.randn(128, 20)).shape
-    torch.Size([128, 30])
+    fastgrad.Size([128, 30])
     """
 
     weight: Parameter

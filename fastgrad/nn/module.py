@@ -50,7 +50,7 @@ class Module(Registry):
     >>> [name for name, _ in net.named_parameters()]
     ['scale', 'hidden.weight', 'hidden.bias']
     >>> net(fastgrad.zeros(4, 2)).shape
-    torch.Size([4, 3])
+    fastgrad.Size([4, 3])
     """
 
     training: bool
@@ -230,7 +230,7 @@ class Module(Registry):
 
         >>> import fastgrad
         >>> fastgrad.nn.Linear(2, 1).to(fastgrad.float64).weight.dtype
-        torch.float64
+        fastgrad.float64
         """
         dtype = kwargs.pop("dtype", None)
         device = kwargs.pop("device", None)

@@ -60,7 +60,7 @@ class Optimizer:
         """Forget the gradients, or set them to zero."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p._grad is not None:
+                if p.grad is not None:
                     if set_to_none:
                         p.grad = None
                     else:
@@ -78,9 +78,10 @@ class Optimizer:
             set_grad(False)
         try:
             for group in self.param_groups:
-                params = [p for p in group["params"] if p._grad is not None]
+                found = [(p, p.grad) for p in group["params"]]
+                params = [p for p, g in found if g is not None]
                 if params:
-                    self._step(group, params, [p._grad for p in params])
+                    self._step(group, params, [g for _, g in found if g is not None])
         finally:
             if enabled:
                 set_grad(True)

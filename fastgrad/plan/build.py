@@ -14,14 +14,17 @@ from .simplify import simplify
 
 
 def plan(
-    entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int], tier: int
+    entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int], tier: int, guarded: bool = False
 ) -> Program:
-    """The program that computes the wanted and saved values and the writes; tier 0 straight from the tape, tier 1 planned."""
+    """The program that computes the wanted and saved values and the writes; tier 0 straight from the tape, tier 1 planned.
+
+    A guarded program lands nothing in leaves' memory before all else is computed, so that it can be dropped until then.
+    """
     section = Section(entries, writes, want, save)
     if tier > 0:
         simplify(section)
     units = group(section) if tier > 0 else singles(section)
-    fallible = any([getattr(entries[slot].op, "fallible", False) for slot in section.order])
+    fallible = guarded or any([getattr(entries[slot].op, "fallible", False) for slot in section.order])
     assembler = Assembler(section, fallible)
     for number, slot in enumerate(section.want):
         slot = section.canonical(slot)

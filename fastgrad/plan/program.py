@@ -7,7 +7,7 @@ values. `run` is one call of the compiled sweep.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,24 +107,31 @@ class Program:
                         array[0] = np.asarray(numbers[number]).astype(array.dtype)
             self._numbers = list(numbers)
 
-    def run(self) -> None:
-        """Sweep everything; raises IndexError before anything is written to memory that outlives the run."""
-        if self.error_cell is None:
+    def run(self, check: Callable[[], bool] | None) -> bool:
+        """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
+        the run."""
+        if self.error_cell is None and check is None:
             if self._count <= PIECE:
                 self._sweep(self._address, self._count)
             else:
                 self._pieces(0, self._count)
-            return
+            return True
         self._pieces(0, self._split)
-        if self.error_cell[0]:
-            record, position, size = (int(x) for x in self.error_cell)
-            self.error_cell[:] = 0
-            node = self.lines[record - 1]
-            where = f" (recorded at {node.line[0]}:{node.line[1]})" if node.line else ""
-            raise IndexError(
-                f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}{where}"
-            )
+        if self.error_cell is not None and self.error_cell[0]:
+            self._raise()
+        if check is not None and not check():
+            return False
         self._pieces(self._split, self._count)
+        return True
+
+    def _raise(self) -> None:
+        record, position, size = (int(x) for x in self.error_cell)
+        self.error_cell[:] = 0
+        node = self.lines[record - 1]
+        where = f" (recorded at {node.line[0]}:{node.line[1]})" if node.line else ""
+        raise IndexError(
+            f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}{where}"
+        )
 
     def _pieces(self, start: int, end: int) -> None:
         while start < end:
