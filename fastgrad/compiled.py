@@ -216,11 +216,11 @@ class Replay:
     def first(self, tr: Trace) -> None:
         """Execute what was just recorded, into the tensors that the function made."""
         program = self.ready.program
-        outputs = execute._results(self.ready)
+        outputs = execute.results(self.ready)
         kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
         protect(tr.written)
         program.bind(
-            tr.addresses, tr.scalars, execute._arena(tr, program.arena_bytes), [s.address for s in outputs],
+            tr.addresses, tr.scalars, execute._arena(tr, program.arena_bytes) if program.arena_bytes else 0, [s.address for s in outputs],
             kept.address if kept is not None else 0,
         )  # fmt: skip
         statistics["runs"] += 1
@@ -264,13 +264,13 @@ class Replay:
         numbers = self.numbers
         if self.sources:
             self._read_numbers(numbers, arguments)
-        outputs = execute._results(ready)
+        outputs = execute.results(ready)
         kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
         for storage in self.written:
             if storage.savers:
                 protect({storage: 0})
         program.bind(
-            addresses, numbers, execute._arena(tr, program.arena_bytes), [s.address for s in outputs],
+            addresses, numbers, execute._arena(tr, program.arena_bytes) if program.arena_bytes else 0, [s.address for s in outputs],
             kept.address if kept is not None else 0,
         )  # fmt: skip
         statistics["runs"] += 1

@@ -74,14 +74,15 @@ def new_storage(numel: int, dtype: Any) -> Storage:
 class Ready:
     """A program, and what its run hands back."""
 
-    __slots__ = ("outputs", "program", "readers", "saved", "specs")
+    __slots__ = ("outputs", "program", "readers", "saved", "specs", "spent")
 
     def __init__(self, program: Program, specs: list[tuple[int, Any]], saved: Any, readers: set[int]) -> None:
         self.readers = readers
         self.program = program
         self.specs = specs  # (elements, dtype) of each output
         self.saved = saved
-        self.outputs: list[Storage | None] = [None] * len(specs)
+        self.outputs: list[list[Storage]] = [[] for _ in specs]  # former results, to be used again
+        self.spent: Any = None  # the graph of results whose history a backward has given up
 
 
 def _counts(live: list[Any]) -> list[int]:
@@ -96,23 +97,34 @@ def _calibrate() -> int:
 DEAD = _calibrate()
 
 
-def _free(outputs: list[Storage | None]) -> list[bool]:
-    """Which of a program's former results nobody holds any more."""
-    return [
-        s is not None and getrefcount(s) <= _FREE[0] and getrefcount(s.array) <= _FREE[1] and s.savers is None
-        for s in outputs
-    ]
+def _acquire(pool: list[Storage], spec: tuple[int, Any]) -> Storage:
+    """Memory for a result: a former result's that nobody holds any more, or new."""
+    storage = None
+    for storage in pool:
+        if (
+            getrefcount(storage) <= _FREE[0]
+            and getrefcount(storage.array) <= _FREE[1]
+            and storage.savers is None
+            and not storage.shared
+        ):
+            return storage
+    storage = new_storage(*spec)
+    if len(pool) >= POOL:
+        del pool[0]
+    pool.append(storage)
+    return storage
 
 
+POOL = 3
 _FREE = [1 << 60, 1 << 60]
 
 
 def _calibrate_free() -> None:
-    storages: list[Storage | None] = [new_storage(1, Signature.of((), tape.dtypes.float32).dtype)]
-    _FREE[:] = [
-        [getrefcount(s) for s in storages][0],
-        [getrefcount(s.array) for s in storages if s is not None][0],
-    ]
+    """The reference counts of a storage and its array when only a pool holds them."""
+    _FREE[:] = [1 << 60, 1 << 60]
+    pool = [new_storage(1, tape.dtypes.float32)]
+    for storage in pool:
+        _FREE[:] = [getrefcount(storage), getrefcount(storage.array)]
 
 
 _calibrate_free()
@@ -212,8 +224,6 @@ def writes_of(tr: Trace) -> dict[int, int]:
 
 
 def _arena(tr: Trace, nbytes: int) -> int:
-    if not nbytes:
-        return 0
     arena = tr.arena
     if arena is None or arena.nbytes < nbytes:
         tr.arena = None  # the old one is given back before the new one is asked for
@@ -221,27 +231,22 @@ def _arena(tr: Trace, nbytes: int) -> int:
     return arena.address
 
 
-def _results(ready: Ready) -> list[Storage]:
-    """Memory for the results: a former result's that nobody holds, or new."""
-    free = _free(ready.outputs)
-    outputs = ready.outputs
-    for i, reusable in enumerate(free):
-        if not reusable:
-            outputs[i] = new_storage(*ready.specs[i])
-    return outputs  # type: ignore[return-value]
+def results(ready: Ready) -> list[Storage]:
+    """Memory for all results."""
+    return [_acquire(pool, spec) for pool, spec in zip(ready.outputs, ready.specs, strict=True)]
 
 
 def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], roots: list[int]) -> None:
     program = ready.program
-    outputs = _results(ready)
+    outputs = results(ready)
     kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
     written = tr.written
     if written:
         protect(written)
+    arena = _arena(tr, program.arena_bytes) if program.arena_bytes else 0
     program.bind(
-        tr.addresses, tr.scalars, _arena(tr, program.arena_bytes), [s.address for s in outputs],
-        kept.address if kept is not None else 0,
-    )  # fmt: skip
+        tr.addresses, tr.scalars, arena, [s.address for s in outputs], kept.address if kept is not None else 0
+    )
     statistics["runs"] += 1
     try:
         program.run(None)
@@ -251,7 +256,12 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
         tr.reset()
         raise
     if rooted:
-        graph = reverse.Graph(tr, ready.saved, ready.readers, kept)
+        graph = ready.spent
+        if graph is None:
+            graph = reverse.Graph(tr, ready.saved, ready.readers, kept)
+            if not ready.saved and reverse.is_spent(graph.entries, roots, tr.released):
+                graph.sources = {}
+                ready.spent = graph
         for t, slot in zip(rooted, roots, strict=True):
             t._origin = (graph, slot)
     for holder, storage in zip(holders, outputs, strict=True):

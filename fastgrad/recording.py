@@ -67,7 +67,7 @@ class Node:
     """One entry of a tape (or a mark on it), and the edges that lead on."""
 
     __slots__ = (
-        "attrs", "dtype", "end", "grad_enabled", "leaf_bytes", "line", "name", "next", "numel", "op", "operands", "parent",
+        "_signature", "attrs", "dtype", "end", "grad_enabled", "leaf_bytes", "line", "name", "next", "numel", "op", "operands", "parent",
         "plans", "requires_grad", "shape", "slot", "twin", "weak",
     )  # fmt: skip
 
@@ -86,11 +86,16 @@ class Node:
         self.name: str | None = None
         self.line: tuple[str, int] | None = None
         self.weak = False
+        self._signature: Signature | None = None
 
     @property
     def signature(self) -> Signature:
         """What a tensor with this entry's value is once it has been computed."""
-        return Signature.of(self.shape, self.dtype, self.requires_grad, self.name or self.op.label)
+        found = self._signature
+        if found is None:
+            name = self.name or self.op.label if self.requires_grad else None
+            found = self._signature = Signature.of(self.shape, self.dtype, self.requires_grad, name)
+        return found
 
 
 class _Never(dict):  # type: ignore[type-arg]

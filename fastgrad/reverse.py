@@ -31,6 +31,7 @@ SECOND_TIME = (
 )
 
 _sequence = itertools.count()
+_new = object.__new__
 
 
 class Graph:
@@ -144,6 +145,21 @@ class Pending:
 
 def _rule_reads(op: Any, node: Node, entries: Sequence[Node]) -> frozenset[str]:
     return reads(op, [entries[x] for x in node.operands], node, node.attrs)
+
+
+def is_spent(entries: Sequence[Node], roots: Sequence[int], released: set[int]) -> bool:
+    """Whether every way from the roots to a source passes an entry whose saved values have been given up."""
+    stack, seen = list(roots), set()
+    while stack:
+        slot = stack.pop()
+        if slot in seen or slot in released:
+            continue
+        seen.add(slot)
+        node = entries[slot]
+        if node.op is LEAF or node.op is ALIAS:
+            return False
+        stack.extend([x for x in node.operands if entries[x].requires_grad])
+    return True
 
 
 def saved_slots(entries: Sequence[Node], roots: Sequence[int], released: set[int]) -> tuple[set[int], set[int]]:
@@ -271,6 +287,45 @@ def run(
     finally:
         if local.trace.grad_enabled != previous:
             set_grad(previous)
+
+
+def quick(root: Tensor) -> bool:
+    """The backward of one pending scalar that this trace has seen before, into leaves without gradients or hooks: one
+    look-up. False if it is anything else."""
+    tr = local.trace
+    epoch, slot = root._at
+    if epoch != tr.epoch or tr.hooks or tr.functions or tr.capture is not None:
+        return False
+    edge = tr.node.next.get(("quick backward", slot))
+    if edge is None:
+        return False
+    sources = tr.sources
+    outputs = edge.outputs
+    for source, _ in outputs:
+        leaf = sources[source]
+        if leaf._grad is not None or leaf._hooks or leaf._origin is not None or leaf._stands_for or leaf._after_hooks:
+            return False
+    tr.node = edge.end
+    live = tr.live
+    for source, node in outputs:
+        t = _new(Tensor)
+        t._at = (epoch, node.slot)
+        t._meta = node
+        live.append(t)
+        sources[source]._grad = t
+    return True
+
+
+def remember_quick(tr: Trace, epoch: int, start: Any, root: Tensor, slot: int) -> None:
+    """Note a backward that `quick` can repeat: it began at a node and has given its gradients to leaves that had none."""
+    if tr.epoch != epoch or type(tr.node) is not Node or type(start) is not Node:
+        return
+    outputs = []
+    for source, leaf in tr.sources.items():
+        g = leaf._grad
+        if g is not None and g._at[0] == epoch and type(g._meta) is Node and g._at[1] >= start.end:
+            outputs.append((source, g._meta))
+    start.next[("quick backward", slot)] = Edge(tr.node, outputs)
 
 
 def set_grad(enabled: bool) -> None:

@@ -67,8 +67,15 @@ def backward(
     inputs: Any = None,
 ) -> None:
     """Accumulate gradients of tensors in the `.grad` of the leaves they were computed from (or of `inputs`)."""
+    simple = grad_tensors is None and not retain_graph and not create_graph and inputs is None and isinstance(tensors, Tensor)
+    if simple and reverse.quick(tensors):
+        return
     outputs = _sequence(tensors)
     gradients = _roots(outputs, grad_tensors, "backward")
+    tr = tape.local.trace
+    start, epoch, slot = tr.node, tr.epoch, outputs[0]._at[1]
+    simple = simple and outputs[0]._at[0] == epoch and not tr.hooks and not tr.functions and tr.capture is None
+    simple = simple and all([t._grad is None and t._origin is None and not t._hooks for t in tr.sources.values()])
     wanted = None
     if inputs is not None:
         wanted = _sequence(inputs)
@@ -76,6 +83,8 @@ def backward(
             raise RuntimeError("`inputs` argument to `backward` cannot be empty.")
     keep = create_graph if retain_graph is None else retain_graph
     reverse.run(outputs, gradients, keep, create_graph, wanted, True)
+    if simple:
+        reverse.remember_quick(tr, epoch, start, outputs[0], slot)
     tape.settle(tape.local.trace)
 
 

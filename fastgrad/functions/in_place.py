@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import recording as tape
 from ..ops import arrays
 from ..ops.table import broadcast
-from ..recording import STALE, Signature, Trace, Urgent
+from ..recording import STALE, Node, Signature, Trace, Urgent
 from . import pointwise
 from .creation import as_tensor, draw
 from .views import storage_of
@@ -43,9 +43,10 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     if tr.static:
         raise RuntimeError("in-place operations cannot be part of a composite")
     value_slot = tape.slots_of(tr, (value,))[0]
+    value_node = value._meta if type(value._meta) is Node else tr.entries()[value_slot]
     storage = t._storage
     if storage is None and t._at[0] == tr.epoch:
-        _rebind(tr, t, tr.entries()[value_slot])
+        _rebind(tr, t, value_node)
         t._writes += 1
         return t
     storage = storage_of(t)
@@ -88,7 +89,7 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     if storage.array is not None and t._meta.requires_grad and type(t._meta) is Signature and t._origin is None:
         t._at = STALE  # a parameter written under no_grad: its next reader is another iteration
     else:
-        _rebind(tr, t, tr.entries()[value_slot])
+        _rebind(tr, t, value_node)
     if storage.shared and tape.exported(storage) and tr.capture is None:
         tape.flush(tr)
     else:

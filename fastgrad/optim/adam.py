@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .. import recording as tape
-from ..dispatch import composite
 from ..dtypes import float64
 from ..functions.creation import tensor
 from ..functions.pointwise import convert, maximum, sqrt
 from ..tensor import Tensor
-from .optimizer import Optimizer, check_not_negative, update
+from .optimizer import Optimizer, Rule, check_not_negative
 
 
-@composite()
+@Rule
 def _adam(
-    params: Sequence[Tensor], steps: Sequence[Tensor], means: Sequence[Tensor], squares: Sequence[Tensor],
-    tops: Sequence[Tensor], gradients: Sequence[Tensor], numbers: Sequence[Tensor], decays: bool, decoupled: bool,
+    old: Sequence[Sequence[Tensor]], gradients: Sequence[Tensor], numbers: Sequence[Tensor], decays: bool, decoupled: bool,
     maximize: bool,
 ) -> tuple[list[Any], ...]:  # fmt: skip
+    params, steps, means, squares, tops = old
     lr, beta1, beta2, rest1, rest2, eps, weight_decay, shrink = numbers
     new: tuple[list[Any], ...] = ([], [], [], [], [])
     for i, (p, g, step, mean, square) in enumerate(zip(params, gradients, steps, means, squares, strict=True)):
@@ -97,11 +95,8 @@ class Adam(Optimizer):
         steps = [self.state[p]["step"] for p in params]
         means, squares = self._state(params, "exp_avg"), self._state(params, "exp_avg_sq")
         tops = self._state(params, "max_exp_avg_sq") if group["amsgrad"] else []
-        numbers = tape.numbers(group, _NUMBERS)
         decays, decoupled = group["weight_decay"] != 0, group["decoupled_weight_decay"]
-        update(
-            _adam, (params, steps, means, squares, tops), gradients, numbers, decays, decoupled, group["maximize"]
-        )  # fmt: skip
+        _adam((params, steps, means, squares, tops), gradients, group, _NUMBERS, decays, decoupled, group["maximize"])
 
 
 class AdamW(Adam):

@@ -1,12 +1,13 @@
 """The base of optimizers: parameter groups, state, saving.
 
-A subclass writes its update as a composite of tensors, (parameters, gradients, state, numbers) -> (new parameters, new state);
-`update` records it and lands the results in the memory of parameters and state. Hyperparameters that may change from step to
+A subclass writes its update as a `Rule` of tensors, (parameters and state, gradients, numbers) -> (new parameters and state),
+which is recorded and lands its results in the memory of parameters and state. Hyperparameters that may change from step to
 step enter as Python numbers on the tape, so a schedule records nothing anew.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
@@ -15,6 +16,7 @@ from typing import Any
 from .. import recording as tape
 from ..autograd.modes import enable_grad
 from ..functions.in_place import assign
+from ..recording import Edge, Node
 from ..reverse import set_grad
 from ..tensor import Tensor
 
@@ -58,13 +60,16 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero."""
+        capturing = tape.local.trace.capture is not None
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    if set_to_none:
+                if set_to_none:
+                    if capturing:
                         p.grad = None
                     else:
-                        p._grad.detach().zero_()
+                        p._grad = None
+                elif p.grad is not None:
+                    p._grad.detach().zero_()
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update the parameters; `closure` computes the loss again, with gradients, and returns it."""
@@ -72,19 +77,15 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        tr = tape.local.trace
-        enabled = tr.grad_enabled
-        if enabled:
-            set_grad(False)
-        try:
-            for group in self.param_groups:
-                found = [(p, p.grad) for p in group["params"]]
-                params = [p for p, g in found if g is not None]
-                if params:
-                    self._step(group, params, [g for _, g in found if g is not None])
-        finally:
-            if enabled:
-                set_grad(True)
+        capturing = tape.local.trace.capture is not None
+        for group in self.param_groups:
+            params = group["params"]
+            gradients = [p.grad for p in params] if capturing else [p._grad for p in params]
+            if None in map(type_or_none, gradients):
+                params = [p for p, g in zip(params, gradients, strict=True) if g is not None]
+                gradients = [g for g in gradients if g is not None]
+            if params:
+                self._step(group, params, gradients)
         tr = tape.local.trace
         if tr.capture is None:
             tape.flush(tr)
@@ -153,13 +154,102 @@ def zeros_for(p: Tensor) -> Tensor:
     return wrap(np.zeros(tuple(p.shape), p.dtype.numpy))
 
 
-def update(rule: Callable[..., Any], old: Sequence[Sequence[Tensor]], *arguments: Any) -> None:
-    """Record `rule(*old, *arguments)`, which returns new tensors for the old ones, and land them in their memory."""
-    new = rule(*old, *arguments)
-    for targets, values in zip(old, new, strict=True):
-        for target, value in zip(targets, values, strict=True):
-            if value is not None:
-                assign(target, value)
+def type_or_none(x: Any) -> Any:
+    """None for None: lets a scan for missing gradients run without comparing tensors."""
+    return None if x is None else type
+
+
+class Rule:
+    """An update rule, recorded once and found again by one edge of the trace cache.
+
+    `function(old, gradients, numbers, *flags)` gets the lists of tensors `old` that it replaces, parameters first, and returns
+    as many lists of new tensors. `numbers` are options read for every step: names, or (name or names, function of values).
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._identity = f"{function.__module__}.{function.__qualname__}"
+
+    def __call__(
+        self, old: Sequence[list[Tensor]], gradients: list[Tensor], options: dict[str, Any], numbers: tuple[Any, ...],
+        *flags: Any,
+    ) -> None:  # fmt: skip
+        """Record the update, and land its results in the memory of the old tensors."""
+        tr = tape.local.trace
+        targets = [t for part in old for t in part]
+        values = [tape._option(options, n) for n in numbers]
+        plain = tr.capture is None and not any([isinstance(v, Tensor) for v in values])
+        if plain and all([_alone(t) for t in targets]):
+            key = (self._identity, flags, len(gradients), tape.slots_of(tr, targets + gradients))
+            tr = tape.local.trace
+            edge = tr.node.next.get(key)
+            if edge is not None and not any([t._storage in tr.written for t in targets]):
+                tr.node = edge.end
+                tr.scalars += map(float, values)
+                land(tr, targets, edge.outputs)
+                return
+            start = tr.real
+            made = self._record(tr, old, gradients, options, numbers, flags)
+            if made is not None and tr is tape.local.trace and type(tr.node) is Node:
+                start.next[key] = Edge(tr.node, made)
+            return
+        self._record(tr, old, gradients, options, numbers, flags)
+
+    def _record(
+        self, tr: Any, old: Any, gradients: Any, options: Any, numbers: Any, flags: Any
+    ) -> list[tuple[int, int, Any]] | None:
+        """Record the update in full; returns (first slot, new slot, new node) of each target."""
+        enabled = tr.grad_enabled
+        if enabled:
+            set_grad(False)
+        epoch = tr.epoch
+        try:
+            given = tape.numbers(options, numbers)
+            before = len(tr.addresses)
+            tr.static += 1
+            first = len(tr.live)
+            try:
+                new = self._function(old, gradients, given, *flags)
+            finally:
+                tr.static -= 1
+                del tr.live[first:]
+            landed = []
+            for targets, values in zip(old, new, strict=True):
+                for target, value in zip(targets, values, strict=True):
+                    node = value._meta
+                    assign(target, value)
+                    storage = target._storage
+                    landed.append((tr.written.get(storage, -1), value._at[1], node))
+            return landed if tr.epoch == epoch and len(tr.addresses) == before else None
+        finally:
+            if enabled:
+                set_grad(True)
+
+
+def _alone(t: Tensor) -> bool:
+    """Whether a tensor has its memory for itself."""
+    storage = t._storage
+    if storage is None or storage.array is None or not t._whole:
+        return False
+    if storage.aliases is not None:
+        storage.aliases = [r for r in storage.aliases if r() is not None and r() is not t] or None
+        if storage.aliases is not None:
+            storage.aliases.append(weakref.ref(t))
+            return False
+    return not (storage.shared and tape.exported(storage))
+
+
+def land(tr: Any, targets: Sequence[Tensor], landed: Sequence[tuple[int, int, Any]]) -> None:
+    """The tensors have new values, recorded before in this place."""
+    written, entered, epoch = tr.written, tr.entered, tr.epoch
+    for t, (first, slot, node) in zip(targets, landed, strict=True):
+        storage = t._storage
+        written[storage] = first
+        entered[storage] = slot
+        if t._meta.requires_grad:
+            t._at = tape.STALE
+        else:
+            t._at = (epoch, slot)
 
 
 def check_not_negative(**options: float) -> None:

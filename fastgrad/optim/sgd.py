@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .. import recording as tape
-from ..dispatch import composite
 from ..tensor import Tensor
-from .optimizer import Optimizer, check_not_negative, update
+from .optimizer import Optimizer, Rule, check_not_negative
 
 
-@composite()
+@Rule
 def _sgd(
-    params: Sequence[Tensor], buffers: Sequence[Tensor], gradients: Sequence[Tensor], numbers: Sequence[Tensor],
-    decays: bool, nesterov: bool, maximize: bool, first: bool,
+    old: Sequence[Sequence[Tensor]], gradients: Sequence[Tensor], numbers: Sequence[Tensor], decays: bool, nesterov: bool,
+    maximize: bool, first: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
+    params, buffers = old
     lr, weight_decay, momentum, share = (*numbers, None, None, None)[:4]
     new_params, new_buffers = [], []
     for i, (p, g) in enumerate(zip(params, gradients, strict=True)):
@@ -59,13 +58,11 @@ class SGD(Optimizer):
     def _step(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         momentum, decays = group["momentum"], group["weight_decay"] != 0
         if not momentum and not decays:
-            numbers = tape.numbers(group, ("lr",))
-            update(_sgd, (params, []), gradients, numbers, False, False, group["maximize"], False)
+            _sgd((params, []), gradients, group, ("lr",), False, False, group["maximize"], False)
             return
-        numbers = tape.numbers(group, ("lr", "weight_decay", "momentum", ("dampening", _rest)))
         flags = (decays, group["nesterov"], group["maximize"])
         if not momentum:
-            update(_sgd, (params, []), gradients, numbers, *flags, False)
+            _sgd((params, []), gradients, group, _NUMBERS, *flags, False)
             return
         fresh = {id(p) for p in params if self.state[p].get("momentum_buffer") is None}
         for first in (True, False):
@@ -73,8 +70,7 @@ class SGD(Optimizer):
             if some:
                 chosen = [p for p, _ in some]
                 buffers = self._state(chosen, "momentum_buffer")
-                update(_sgd, (chosen, buffers), [g for _, g in some], numbers, *flags, first)
+                _sgd((chosen, buffers), [g for _, g in some], group, _NUMBERS, *flags, first)
 
 
-def _rest(share: float) -> float:
-    return 1.0 - share
+_NUMBERS = ("lr", "weight_decay", "momentum", ("dampening", lambda share: 1.0 - share))

@@ -54,13 +54,8 @@ class Program:
         self._flat = memoryview(self.words.reshape(-1))
         self._arena_at = _columns([r for r in relocations if r[0] == ARENA])
         self._kept_at = [(r[2], r[3]) for r in relocations if r[0] == KEPT]
-        self._binding_at: dict[int, list[tuple[int, int]]] = {}
-        self._output_at: dict[int, list[tuple[int, int]]] = {}
-        for kind, number, place, offset in relocations:
-            if kind == BINDING:
-                self._binding_at.setdefault(number, []).append((place, offset))
-            elif kind == OUTPUT:
-                self._output_at.setdefault(number, []).append((place, offset))
+        self._binding_at = _by_number(relocations, BINDING)
+        self._output_at = _by_number(relocations, OUTPUT)
         self._cells = [(number, memoryview(cell), cell) for number, cell, _ in assembler.cells]
         self._keep = assembler.words  # tables and cells live as long as the program
         self._arena = self._kept = 0
@@ -77,35 +72,56 @@ class Program:
 
     def bind(self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int) -> None:
         """Fill in what has moved since the last run."""
-        flat = self._flat
         if arena != self._arena:
-            places, offsets = self._arena_at
-            self.words.reshape(-1)[places] = offsets + arena
-            self._arena = arena
+            self._bind_arena(arena)
         if addresses != self._bound:
-            for number, uses in self._binding_at.items():
-                address = addresses[number]
-                for place, offset in uses:
-                    flat[place] = address + offset
-            self._bound = list(addresses)
+            self.bind_addresses(addresses)
         if outputs != self._outputs:
-            for number, uses in self._output_at.items():
-                address = outputs[number]
-                for place, offset in uses:
-                    flat[place] = address + offset
-            self._outputs = list(outputs)
+            self.bind_outputs(outputs)
         if kept != self._kept:
+            flat = self._flat
             for place, offset in self._kept_at:
                 flat[place] = kept + offset
             self._kept = kept
-        if self._cells and numbers != self._numbers:
-            for number, cell, array in self._cells:
-                try:
-                    cell[0] = numbers[number]
-                except (OverflowError, ValueError, TypeError):
-                    with np.errstate(all="ignore"):
-                        array[0] = np.asarray(numbers[number]).astype(array.dtype)
-            self._numbers = list(numbers)
+        if numbers != self._numbers:
+            self.bind_numbers(numbers)
+
+    def _bind_arena(self, arena: int) -> None:
+        places, offsets = self._arena_at
+        self.words.reshape(-1)[places] = offsets + arena
+        self._arena = arena
+
+    def bind_addresses(self, addresses: Sequence[int]) -> None:
+        """Where the inputs are."""
+        flat, bound = self._flat, self._bound
+        fresh = len(bound) != len(addresses)
+        for number, uses in self._binding_at:
+            address = addresses[number]
+            if fresh or bound[number] != address:
+                for place, offset in uses:
+                    flat[place] = address + offset
+        self._bound = list(addresses)
+
+    def bind_outputs(self, outputs: Sequence[int]) -> None:
+        """Where the results go."""
+        flat, bound = self._flat, self._outputs
+        fresh = len(bound) != len(outputs)
+        for number, uses in self._output_at:
+            address = outputs[number]
+            if fresh or bound[number] != address:
+                for place, offset in uses:
+                    flat[place] = address + offset
+        self._outputs = list(outputs)
+
+    def bind_numbers(self, numbers: Sequence[Any]) -> None:
+        """The Python numbers."""
+        for number, cell, array in self._cells:
+            try:
+                cell[0] = numbers[number]
+            except (OverflowError, ValueError, TypeError):
+                with np.errstate(all="ignore"):
+                    array[0] = np.asarray(numbers[number]).astype(array.dtype)
+        self._numbers = list(numbers)
 
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
@@ -143,6 +159,14 @@ class Program:
     def nbytes(self) -> int:
         """Bytes of records, without buffers."""
         return self.words.nbytes
+
+
+def _by_number(relocations: list[tuple[int, int, int, int]], wanted: int) -> list[tuple[int, list[tuple[int, int]]]]:
+    found: dict[int, list[tuple[int, int]]] = {}
+    for kind, number, place, offset in relocations:
+        if kind == wanted:
+            found.setdefault(number, []).append((place, offset))
+    return sorted(found.items())
 
 
 def _columns(relocations: list[tuple[int, int, int, int]]) -> tuple[Any, Any]:
