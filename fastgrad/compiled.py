@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
-from operator import is_
+from operator import attrgetter, is_
+from sys import getrefcount
 from typing import Any
 
 from . import execute, reverse
 from . import recording as tape
-from .execute import Ready, compute, flush, new_bytes, protect
+from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
 from .tensor import Tensor
@@ -157,8 +158,16 @@ class Replay:
         by_kind: dict[str, list[tuple[int, Any, Any]]] = {"argument": [], "gradient": [], "tensor": []}
         for i, (kind, owner, rest) in enumerate(capture.places):
             by_kind[kind].append((i, owner, rest))
-        self.from_arguments, self.from_gradients, self.known = by_kind["argument"], by_kind["gradient"], by_kind["tensor"]
+        self.from_arguments, self.from_gradients = by_kind["argument"], by_kind["gradient"]
+        self.known_places = [i for i, _, _ in by_kind["tensor"]]
+        self.known = [t for _, t, _ in by_kind["tensor"]]
+        self.known_rests = [rest for _, _, rest in by_kind["tensor"]]
         self.storages: list[Any] = [None] * len(self.known)
+        self.fresh = True
+        self.spent: Any = None
+        self.program = self.ready.program
+        self.hands: list[list[Tensor]] = [[] for _ in self.results]
+        self.places = [0] * len(self.results)
         self.fixed = [
             (found[1], found[2]) for storage, found in capture.by_storage.items()
             if storage in capture.fixed and found[0] == "argument"
@@ -228,6 +237,9 @@ class Replay:
         for storage in self.written:
             storage.version += 1
         graph = reverse.Graph(tr, self.ready.saved, self.ready.readers, kept) if self.roots else None
+        if graph is not None and not self.ready.saved and reverse.is_spent(graph.entries, self.roots, tr.released):
+            graph.sources = {}
+            self.spent, self.roots = graph, []  # the call's own backward has used up the history of its results
         for t, (meta, slot), storage in zip(self.holders, self.results, outputs, strict=False):
             t._at, t._meta = tape.STALE, meta
             if t._storage is None:
@@ -241,65 +253,98 @@ class Replay:
 
     def run(self, tr: Trace, arguments: list[Any]) -> Any:
         """Execute; returns `_MISS` when a guard differs."""
-        ready = self.ready
-        program = ready.program
+        program = self.program
         addresses = self.addresses
+        moved = self.fresh
         for i, k, rest in self.from_arguments:
             t = arguments[k]
-            storage = t._storage
-            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
-        storages = self.storages
-        for j, (i, t, rest) in enumerate(self.known):
-            storage = t._storage
-            if storage is not storages[j]:
-                if storage is None or storage.array is None:
-                    tape.materialize(t)
-                    storage = t._storage
-                storages[j] = storage
-                addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
-        for i, leaf, rest in self.from_gradients:
-            t = leaf._grad
-            storage = t._storage
-            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
-        numbers = self.numbers
+            address = t._storage.address
+            if rest is not None:
+                address += t._offset * t._meta.dtype.itemsize + rest
+            if addresses[i] != address:
+                addresses[i] = address
+                moved = True
+        if not all(map(is_, map(_STORAGE, self.known), self.storages)) or self.from_gradients:
+            moved = self._find_known() or moved
+        if moved:
+            program.bind_addresses(addresses)
+            self.fresh = False
         if self.sources:
-            self._read_numbers(numbers, arguments)
-        outputs = execute.results(ready)
-        kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
+            self._read_numbers(arguments)
         for storage in self.written:
             if storage.savers:
                 protect({storage: 0})
-        program.bind(
-            addresses, numbers, execute._arena(tr, program.arena_bytes) if program.arena_bytes else 0, [s.address for s in outputs],
-            kept.address if kept is not None else 0,
-        )  # fmt: skip
+            storage.version += 1
+        arena = tr.arena
+        if program.arena_bytes and (arena is None or arena.nbytes < program.arena_bytes or arena.address != program.arena):
+            program.bind_arena(execute._arena(tr, program.arena_bytes))
+        kept = None
+        if program.kept_bytes:
+            kept = new_bytes(program.kept_bytes)
+            program.bind_kept(kept.address)
+        made = self._hands()
         statistics["runs"] += 1
         if self.guards:
-            first = len(self.results)
-            if not program.run(lambda: [bool(s.array[0]) for s in outputs[first:]] == self.guards):
+            if not program.run(self._guards_hold):
                 self._give_back_numbers()
                 return _MISS
         else:
             program.run(None)
-        for storage in self.written:
-            storage.version += 1
-        made: list[Tensor] = []
-        for (meta, _), storage in zip(self.results, outputs, strict=False):
-            t = _new(Tensor)
-            t._at = tape.STALE
-            t._meta = meta
-            t._storage = storage
-            made.append(t)
         if self.roots:
             self._link(made, arguments, kept)
         for leaf in self.leaves_without:
             leaf._grad = None
-        for leaf, t in zip(self.leaves_with, made[self.n_outputs :], strict=True):
-            leaf._grad = t
+        n = self.n_outputs
+        for leaf in self.leaves_with:
+            leaf._grad = made[n]
+            n += 1
         template = self.template
-        return made[0] if type(template) is _Made and not template.number else _rebuild(template, made, arguments)
+        return made[0] if type(template) is _Made else _rebuild(template, made, arguments)
 
-    def _read_numbers(self, numbers: list[Any], arguments: list[Any]) -> None:
+    def _guards_hold(self) -> bool:
+        first = len(self.results)
+        return [bool(pool[-1].array[0]) for pool in self.ready.outputs[first:]] == self.guards
+
+    def _find_known(self) -> bool:
+        """Addresses of tensors that the function knows and of gradients, which may have got other memory."""
+        addresses, storages = self.addresses, self.storages
+        for j, (i, t, rest) in enumerate(zip(self.known_places, self.known, self.known_rests, strict=True)):
+            if t._storage is None or t._storage.array is None:
+                tape.materialize(t)
+            storage = storages[j] = t._storage
+            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+        for i, leaf, rest in self.from_gradients:
+            t = leaf._grad
+            storage = t._storage
+            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+        return True
+
+    def _hands(self) -> list[Tensor]:
+        """The tensors that this call hands back: those of a former call that nobody else holds, or new ones."""
+        hands, places = self.hands, self.places
+        made = []
+        for j, (meta, slot) in enumerate(self.results):
+            for t in hands[j]:
+                if getrefcount(t) <= _HELD[j >= self.n_outputs] and execute.is_free(t._storage, 1):
+                    break
+            else:
+                t = _new(Tensor)
+                t._meta = meta
+                t._storage = new_storage(meta.numel, meta.dtype)
+                if meta.requires_grad and self.spent is not None:
+                    t._origin = (self.spent, slot)
+                hands[j].append(t)
+                if len(hands[j]) > execute.POOL:
+                    del hands[j][0]
+            address = t._storage.address
+            if places[j] != address:
+                places[j] = address
+                self.program.bind_output(j, address)
+            made.append(t)
+        return made
+
+    def _read_numbers(self, arguments: list[Any]) -> None:
+        numbers, before = self.numbers, list(self.numbers)
         for number, (owner, key) in self.sources:
             if owner == "argument":
                 numbers[number] = arguments[key]
@@ -310,6 +355,8 @@ class Replay:
             else:
                 numbers[number] = owner._offset
                 owner._offset += key
+        if numbers != before:
+            self.program.bind_numbers(numbers)
 
     def _give_back_numbers(self) -> None:
         for _, (owner, key) in self.sources:
@@ -344,6 +391,18 @@ class Escape(CompileError):
 
 
 _MISS = object()
+_STORAGE = attrgetter("_storage")
+
+
+def _held() -> tuple[int, int]:
+    """Reference counts of a tensor that only a pool holds, and of one that a leaf holds as its gradient, too."""
+    hands = [[_new(Tensor)]]
+    for t in hands[0]:
+        return getrefcount(t), getrefcount(t) + 1
+    raise AssertionError
+
+
+_HELD = _held()
 
 
 def _is_new(t: Tensor, tr: Trace) -> bool:
@@ -412,17 +471,22 @@ class _Names:
 
     def values(self) -> list[Any]:
         """What they are bound to now."""
-        found = [self._globals.get(n) for n in self._names]
-        for cell in self._cells:
-            try:
-                found.append(cell.cell_contents)
-            except ValueError:  # an empty cell
-                found.append(None)
-        return found
+        try:
+            return [*map(self._globals.get, self._names), *map(_CONTENTS, self._cells)]
+        except ValueError:  # a cell without a value
+            return [object()]
+
+    def unchanged(self, bound: list[Any]) -> bool:
+        """Whether they are bound to what they were bound to."""
+        try:
+            return all(map(is_, map(self._globals.get, self._names), bound)) and all(
+                map(is_, map(_CONTENTS, self._cells), bound[len(self._names) :])
+            )
+        except ValueError:
+            return False
 
 
-def _same(a: list[Any], b: list[Any]) -> bool:
-    return all(map(is_, a, b))
+_CONTENTS = attrgetter("cell_contents")
 
 
 class Compiled:
@@ -454,15 +518,16 @@ class Compiled:
         tr = local.trace
         if tr.capture is not None or tr.eager:
             return self._function(*args, **kwargs)
-        if tr.real.end or tr.live:
+        if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
-        flat: list[Any] = []
-        key = (tr.grad_enabled, _flatten(args, flat), _flatten(kwargs, flat) if kwargs else None)
-        bound = self._names.values()
-        if not _same(bound, self._bound) or self._version[0] != self._structure:
+        if self._version[0] != self._structure or not self._names.unchanged(self._bound):
             self._replays.clear()
             self._kept.clear()
-            self._bound, self._structure = bound, self._version[0]
+            self._bound, self._structure = self._names.values(), self._version[0]
+        flat: list[Any] = []
+        key = (tr.grad_enabled, *[_flatten(x, flat) for x in args])
+        if kwargs:
+            key = (*key, _flatten(kwargs, flat))
         replays = self._replays.get(key)
         if replays is not None:
             for replay in replays:
@@ -507,6 +572,8 @@ def _flatten(value: Any, flat: list[Any]) -> Any:
     """The key of an argument; tensors and floats are collected."""
     if isinstance(value, Tensor):
         flat.append(value)
+        if value._storage is not None and value._whole and type(value._meta) is Signature and value._storage.array is not None:
+            return value._meta
         if type(value._meta) is not Signature or value._storage is None or value._storage.array is None:
             value._materialize()
         return value._meta if value._whole else (value._meta, value._strides)

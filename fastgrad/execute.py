@@ -99,14 +99,8 @@ DEAD = _calibrate()
 
 def _acquire(pool: list[Storage], spec: tuple[int, Any]) -> Storage:
     """Memory for a result: a former result's that nobody holds any more, or new."""
-    storage = None
     for storage in pool:
-        if (
-            getrefcount(storage) <= _FREE[0]
-            and getrefcount(storage.array) <= _FREE[1]
-            and storage.savers is None
-            and not storage.shared
-        ):
+        if is_free(storage, 1):
             return storage
     storage = new_storage(*spec)
     if len(pool) >= POOL:
@@ -115,16 +109,29 @@ def _acquire(pool: list[Storage], spec: tuple[int, Any]) -> Storage:
     return storage
 
 
+def is_free(storage: Storage, holders: int) -> bool:
+    """Whether nobody but the caller's variable and the given number of holders refers to a storage, and nobody to its memory."""
+    return (
+        getrefcount(storage) <= _FREE[0] + holders
+        and getrefcount(storage.array) <= _FREE[1]
+        and storage.savers is None
+        and not storage.shared
+    )
+
+
 POOL = 3
 _FREE = [1 << 60, 1 << 60]
 
 
 def _calibrate_free() -> None:
-    """The reference counts of a storage and its array when only a pool holds them."""
-    _FREE[:] = [1 << 60, 1 << 60]
+    """The counts that `is_free` sees of a storage and its array that nobody but one pool holds."""
+
+    def counts(storage: Storage, holders: int) -> list[int]:
+        return [getrefcount(storage) - holders, getrefcount(storage.array)]
+
     pool = [new_storage(1, tape.dtypes.float32)]
     for storage in pool:
-        _FREE[:] = [getrefcount(storage), getrefcount(storage.array)]
+        _FREE[:] = counts(storage, 1)
 
 
 _calibrate_free()

@@ -22,8 +22,8 @@ class Program:
     """The executable form of a section."""
 
     __slots__ = (
-        "_address", "_arena", "_arena_at", "_binding_at", "_bound", "_cells", "_count", "_flat", "_kept", "_kept_at", "_keep",
-        "_numbers", "_output_at", "_outputs", "_split", "_sweep", "arena_bytes", "error_cell", "kept", "kept_bytes", "lines",
+        "_address", "_arena_at", "_binding_at", "_bound", "_cells", "_count", "_flat", "_kept", "_kept_at", "_keep",
+        "_numbers", "_output_at", "_outputs", "_split", "_sweep", "arena", "arena_bytes", "error_cell", "kept", "kept_bytes", "lines",
         "report", "words",
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ class Program:
         self._output_at = _by_number(relocations, OUTPUT)
         self._cells = [(number, memoryview(cell), cell) for number, cell, _ in assembler.cells]
         self._keep = assembler.words  # tables and cells live as long as the program
-        self._arena = self._kept = 0
+        self.arena = self._kept = 0
         self._bound: Sequence[int] = ()
         self._outputs: Sequence[int] = ()
         self._numbers: Sequence[Any] = ()
@@ -72,24 +72,38 @@ class Program:
 
     def bind(self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int) -> None:
         """Fill in what has moved since the last run."""
-        if arena != self._arena:
-            self._bind_arena(arena)
+        if arena != self.arena:
+            self.bind_arena(arena)
         if addresses != self._bound:
             self.bind_addresses(addresses)
         if outputs != self._outputs:
             self.bind_outputs(outputs)
         if kept != self._kept:
-            flat = self._flat
-            for place, offset in self._kept_at:
-                flat[place] = kept + offset
-            self._kept = kept
+            self.bind_kept(kept)
         if numbers != self._numbers:
             self.bind_numbers(numbers)
 
-    def _bind_arena(self, arena: int) -> None:
+    def bind_kept(self, kept: int) -> None:
+        """Where values kept for a later backward go."""
+        flat = self._flat
+        for place, offset in self._kept_at:
+            flat[place] = kept + offset
+        self._kept = kept
+
+    def bind_output(self, number: int, address: int) -> None:
+        """Where one result goes."""
+        flat = self._flat
+        for n, uses in self._output_at:
+            if n == number:
+                for place, offset in uses:
+                    flat[place] = address + offset
+        self._outputs = ()
+
+    def bind_arena(self, arena: int) -> None:
+        """Where temporaries go."""
         places, offsets = self._arena_at
         self.words.reshape(-1)[places] = offsets + arena
-        self._arena = arena
+        self.arena = arena
 
     def bind_addresses(self, addresses: Sequence[int]) -> None:
         """Where the inputs are."""
