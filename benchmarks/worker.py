@@ -33,7 +33,7 @@ class Runner:
         """The number the last of `steps` further steps returns."""
         for _ in range(steps):
             value = self.parts[0]()
-        return None if value is None else float(value)
+        return None if value is None else float(value.item() if hasattr(value, "item") else value)
 
     def time(self, seconds: float) -> float:
         """Nanoseconds of one step (of its difference to the baseline), the mean over about `seconds`."""

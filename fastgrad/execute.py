@@ -138,9 +138,23 @@ _calibrate_free()
 
 
 def flush(tr: Trace) -> None:
-    """Run the trace and start a new one."""
+    """Run the trace and start a new one; after an error, too."""
     with tr.lock:
-        _flush(tr)
+        epoch = tr.epoch
+        try:
+            _flush(tr)
+        except BaseException:
+            if tr.epoch == epoch:
+                abandon(tr)
+            raise
+
+
+def abandon(tr: Trace) -> None:
+    """Drop a trace that cannot be run: its tensors have no value, and memory keeps what it holds."""
+    for t in tr.live:
+        if t._storage is None:
+            t._at = tape.STALE
+    tr.reset()
 
 
 def _flush(tr: Trace) -> None:
@@ -255,13 +269,7 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
         tr.addresses, tr.scalars, arena, [s.address for s in outputs], kept.address if kept is not None else 0
     )
     statistics["runs"] += 1
-    try:
-        program.run(None)
-    except BaseException:
-        for holder in holders:
-            forget(holder)
-        tr.reset()
-        raise
+    program.run(None)
     if rooted:
         graph = ready.spent
         if graph is None:
@@ -294,14 +302,6 @@ def adopt(storage: Storage, made: Storage) -> None:
     storage.array, storage.address = made.array, made.address
     storage.numel, storage.nbytes = made.numel, made.nbytes
     storage.at = tape.STALE
-
-
-def forget(holder: Any) -> None:
-    """A value that could not be computed stays pending for ever; using it says so."""
-    if type(holder) is Storage:
-        holder.at = tape.STALE
-    else:
-        holder._at = tape.STALE
 
 
 def protect(written: dict[Storage, int]) -> None:

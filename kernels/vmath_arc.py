@@ -1,8 +1,8 @@
 """asin acos atan atan2.
 
-asin and acos (after fdlibm): an odd polynomial for |x| <= 1/2, else pi / 2 - 2 asin(sqrt((1 - |x|) / 2)) with the root as a
-pair. atan and atan2 (after Cephes): num / den turned by pi / 4 or pi / 2 so that the quotient is at most sqrt(2) - 1; the
-multiple of pi / 4 is kept as a pair.
+asin and acos (after fdlibm): an odd polynomial for |x| <= 1/2, else pi / 2 - 2 asin(sqrt((1 - |x|) / 2)) with the root
+as a pair. atan and atan2 (after Cephes): num / den turned by pi / 4 or pi / 2 so that the quotient is at most
+sqrt(2) - 1; the multiple of pi / 4 is kept as a pair.
 """
 
 import numpy as np
@@ -20,7 +20,6 @@ from .vmath_core import (
     polynomial,
     sqrt_pair_f32,
     sqrt_pair_f64,
-    two_sum,
 )
 
 # (asin(a) / a - 1) / a**2 in a**2, a <= 1/2, minimax
@@ -57,7 +56,7 @@ def asin_parts_f64(x):
     a = fabs(x)
     inner = a <= 0.5
     z = fma(-0.5, a, 0.5)
-    s, sl, half = sqrt_pair_f64(z)
+    s, sl, _ = sqrt_pair_f64(z)
     z = a * a if inner else z
     h = a if inner else s
     return inner, h, fma(h * z, polynomial(z, ASIN_F64), 0.0 if inner else sl)
@@ -89,7 +88,7 @@ def asin_parts_f32(x):
     a = fabs(x)
     inner = a <= HALF_F32
     z = fma(-HALF_F32, a, HALF_F32)
-    s, sl, half = sqrt_pair_f32(z)
+    s, sl, _ = sqrt_pair_f32(z)
     z = a * a if inner else z
     h = a if inner else s
     return inner, h, fma(h * z, polynomial(z, ASIN_F32), ZERO_F32 if inner else sl)
@@ -163,9 +162,7 @@ def atan2_f64(y, x):
     turn = n > TAN_PI_8_F64 * d
     up, up_low = fast_two_sum(d, n)
     down, down_low = fast_two_sum(-d, n)
-    q, ql = divide_pairs_f64(
-        down if turn else n, down_low if turn else 0.0, up if turn else d, up_low if turn else 0.0
-    )
+    q, ql = divide_pairs_f64(down if turn else n, down_low if turn else 0.0, up if turn else d, up_low if turn else 0.0)
     z = q * q
     tail = fma(q * z, polynomial(z, ATAN_F64), ql)
     negative = bits_of_float64(x) < 0

@@ -1,12 +1,13 @@
-"""What the elementary functions share: the decorator, polynomials, error-free sums and products, powers of two, log and exp parts.
+"""What the elementary functions share: the decorator, polynomials, error-free sums, quotients of pairs, powers of two.
 
-A pair `(h, l)` stands for the unevaluated sum h + l with |l| at most about an ulp of h. Everything is straight-line code on one
-scalar (selects, no branches, no tables), so LLVM turns a loop over it into SIMD code whose lanes carry the same bits as the
-scalar remainder. In float32 code every constant is an np.float32, because Numba widens float32 against a Python float.
+A pair `(h, l)` stands for the unevaluated sum h + l with |l| at most about an ulp of h; it carries what one rounding
+would lose. Everything is straight-line code on one scalar (selects, no branches, no tables), so LLVM turns a loop over
+it into SIMD code whose lanes have the same bits as the scalar remainder. In float32 code every constant is an
+np.float32, because Numba widens float32 against a Python float. Polynomials called minimax were fitted for fastgrad
+with Remez' algorithm, the coefficients rounded one after the other; the error is stated behind them.
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -73,13 +74,6 @@ def two_sum(a, b):
     s = a + b
     t = s - a
     return s, (a - (s - t)) + (b - t)
-
-
-@elementary
-def two_product(a, b):
-    """a * b and its rounding error."""
-    p = a * b
-    return p, fma(a, b, -p)
 
 
 @elementary

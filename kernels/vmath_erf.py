@@ -1,9 +1,10 @@
 """erf erfc gelu.
 
-erf: an odd polynomial for |x| <= 1, 1 - exp(-P(|x|)) with P = -log(erfc) beyond. erfc(t) = exp(-t**2) H(q) / (1 + 1.125 t)
-for t >= 0, with q = (t - 3.5) / (t + 3.5) (after Shepherd and Laframboise, and Juffa): H is nearly flat, so one polynomial keeps the
-relative accuracy out to the subnormal numbers. The square, its exponential and the quotient are pairs. gelu is x times the
-normal distribution function, the same with other constants; in float32 both run in plain float64.
+erf: an odd polynomial for |x| <= 0.85 (float32: 1), 1 - exp(-P(|x|)) with P = -log(erfc) beyond. erfc (after Shepherd
+and Laframboise, and Juffa): exp(-t**2) H(q) / (1 + 1.125 t) for t >= 0, with q = (t - 3.5) / (t + 3.5). H is nearly
+flat, so one polynomial keeps the relative accuracy out to the subnormal numbers; the square, its exponential and the
+quotient are pairs. gelu is x times the normal distribution function, the same with other constants. In float32 erfc and
+gelu run in plain float64.
 """
 
 import numpy as np
@@ -21,24 +22,28 @@ from .vmath_core import (
 )
 from .vmath_exp import exp_f32, exp_kernel_f64, exp_short_f64, expm1_tail_f64, reduce_exp_f64
 
-# erf(x) / x - 1 in x**2 for x <= 1, minimax, relative error 2**-56.2 and 2**-29.4
-ERF_F64 = (
-    0.1283791670955126, -0.376126389031841, 0.11283791670971098, -0.02686617064803114, 0.005223977652692561,
-    -0.0008548328535797645, 0.00012055386193233832, -1.492688145726411e-05, 1.648105871132861e-06,
-    -1.6557127563001155e-07, 1.601321469831979e-08, -1.6464697188577438e-09, 1.434350693010223e-10,
+# erf(x) / x - 1 in x**2, x <= 0.85 (float32: 1), minimax, relative error in erf
+ERF_F64 = (  # 2**-56.3
+    0.1283791670955126, -0.3761263890318416, 0.1128379167097715, -0.026866170649792822, 0.005223977676092048,
+    -0.0008548330234041285, 0.00012055459703480515, -1.4928852462813894e-05, 1.6513737689086695e-06,
+    -1.6874527489079968e-07, 1.7513405439547144e-08, -1.7152961281420212e-09,
 )  # fmt: skip
-ERF_F32 = float32s(0.12837917, -0.37612626, 0.11283579, -0.026853347, 0.005187162, -0.00079978525, 7.806897e-05)
-# -log(erfc(x)) / x for 1 <= x <= 5.95 (float32: 3.95), minimax, error in erf
-ERF_TAIL_F64 = (  # 2**-57.9
-    1.1283791116140396, 0.6366202457802439, 0.10277085630708258, -0.019125041001236937, -0.0002118988743808214,
-    0.001692426397283318, -0.0005744770585525894, -1.115641781441222e-06, 9.5572152951011e-05,
-    -5.607957626499253e-05, 2.0366885645047328e-05, -5.389843129691106e-06, 1.0791826511035884e-06,
-    -1.6320680281591021e-07, 1.8153908277550732e-08, -1.4044415685208277e-09, 6.755580718553648e-11,
-    -1.5215336902745477e-12,
+ERF_F32 = float32s(  # 2**-29.4
+    0.12837917, -0.37612626, 0.11283579, -0.026853347, 0.005187162, -0.00079978525, 7.806897e-05,
 )  # fmt: skip
-ERF_TAIL_F32 = float32s(1.1286938, 0.63497156, 0.10652762, -0.024007352, 0.0037562249, -0.00035029105, 1.3932978e-05)
-# erfc(t) exp(t**2) (1 + 1.125 t) in q = (t - 3.5) / (t + 3.5), 0 <= t <= 27.4, minimax, relative error 2**-56.7; c[0] is a
-# pair. The slope 1.125 makes H flat at 0, so that the rounding of q does no harm.
+# -log(erfc(x)) / x in x, 0.85 <= x <= 5.95 (float32: 1 to 3.95), minimax, relative error in erf
+ERF_TAIL_F64 = (  # 2**-56.7
+    1.128379173403547, 0.6366196632936942, 0.10277340382273013, -0.019131904353358046, -0.0001991443983791337,
+    0.0016750797701093729, -0.0005566011213291842, -1.537067608928735e-05, 0.00010447672325480749,
+    -6.0461238788757406e-05, 2.2065206832487352e-05, -5.905388233019648e-06, 1.2002496389840723e-06,
+    -1.8473942028281526e-07, 2.0955123128064348e-08, -1.6556269484124078e-09, 8.14188369668433e-11,
+    -1.8761363618206396e-12,
+)  # fmt: skip
+ERF_TAIL_F32 = float32s(  # 2**-31.2
+    1.1286938, 0.63497156, 0.10652762, -0.024007352, 0.0037562249, -0.00035029105, 1.3932978e-05,
+)  # fmt: skip
+# H(q) = erfc(t) exp(t**2) (1 + 1.125 t), q = (t - 3.5) / (t + 3.5), 0 <= t <= 27.4, minimax, relative error 2**-56.7;
+# c[0] is a pair. The slope 1.125 makes H flat at 0, so that the rounding of q does no harm.
 ERFC_HI_F64, ERFC_LO_F64 = 0.7667624245689156, -4.575633179753874e-17
 ERFC_F64 = (
     -0.2053086209417466, 0.09605706276323851, -0.01573111356077318, -0.0234257334424304, 0.02961194100898008,
@@ -48,7 +53,7 @@ ERFC_F64 = (
     -9.74568981638566e-09, -4.9873589632547574e-08, -2.7846393684946366e-09, 5.911294013544326e-09,
     1.3170097210283007e-09,
 )  # fmt: skip
-# erfc(t / sqrt(2)) / 2 exp(t**2 / 2) (1 + 0.796875 t) in q = (t - 5.5) / (t + 5.5), 0 <= t <= 38.8, 2**-57.9
+# erfc(t / sqrt(2)) / 2 exp(t**2 / 2) (1 + 0.796875 t), q = (t - 5.5) / (t + 5.5), 0 <= t <= 38.8, 2**-57.9
 GELU_HI_F64, GELU_LO_F64 = 0.3786415326821337, 2.2519791888380222e-17
 GELU_F64 = (
     -0.09733602637360425, 0.051378948760916886, -0.014903072601739169, -0.0062628828359617165, 0.013319129578196873,
@@ -58,7 +63,8 @@ GELU_F64 = (
     -2.8791435968080288e-08, 2.673747582950847e-08, 3.444616029680923e-09, -3.22716448458971e-09,
     -5.437836400482052e-10, 1.0957194629846533e-10,
 )  # fmt: skip
-# the same for float32, slopes 2 and 1.5: (t - 2.5) / (t + 2.5), t <= 10.2, 2**-30.6, and (t - 3.5) / (t + 3.5), t <= 14.6, 2**-30.3
+# the same for float32: slope 2, q = (t - 2.5) / (t + 2.5), t <= 10.2, 2**-30.6, and slope 1.5,
+# q = (t - 3.5) / (t + 3.5), t <= 14.6, 2**-30.3
 ERFC_F32 = (
     1.2648381836120337, -0.12235676198521794, -0.09902444924764744, 0.15762989698506075, -0.10296881724792814,
     0.032760460847687314, 0.0009443119641013528, -0.004374541577007464, 0.0004545064830314057, 0.0005979045281331295,
@@ -70,6 +76,7 @@ GELU_F32 = (
     -5.913364144964334e-06, -2.805805279856809e-05,
 )  # fmt: skip
 
+ERF_SPLIT_F64 = 0.85
 ERF_MAX_F64, ERFC_MAX_F64, GELU_MAX_F64 = 5.95, 27.3, 38.7  # beyond: 1, 0 and -0, rounded
 ERF_MAX_F32 = np.float32(3.95)
 ERFC_MAX_F32, GELU_MAX_F32 = 10.2, 14.6
@@ -86,7 +93,7 @@ def erf_f64(x):
     n, r, rl = reduce_exp_f64(u)
     power = power_of_two_f64(n)
     large = fma(-power, r + expm1_tail_f64(r, rl + fma(-a, q, -u)), 1.0 - power)
-    return copysign(large, x) if a > 1.0 else small
+    return copysign(large, x) if a > ERF_SPLIT_F64 else small
 
 
 @elementary

@@ -1,8 +1,7 @@
 """exp exp2 expm1, and e**r as a pair for the functions made of it.
 
-All start from x = n log 2 + r with |r| <= log(2) / 2 (Cody and Waite, the remainder kept as a pair in float64) and a minimax
-polynomial for e**r. The float64 functions carry e**r or e**r - 1 as a pair (h, l), so that what follows (a quotient, a
-logarithm) is rounded once; the float32 functions don't need to.
+All start from x = n log 2 + r with |r| <= log(2) / 2 (Cody and Waite; in float64 the remainder is a pair) and a
+minimax polynomial for e**r. Where something follows in float64 (a quotient, a logarithm), e**r goes on as a pair.
 """
 
 import numpy as np
@@ -40,7 +39,8 @@ EXP_F32 = float32s(0.16666515, 0.041666377, 0.008369406, 0.0013942706)  # 2**-28
 # the same for the relative error of e**r - 1
 EXPM1_F64 = (  # 2**-61.5
     0.16666666666666677, 0.04166666666666661, 0.008333333333321199, 0.0013888888888918271, 0.0001984126988763876,
-    2.480158726036683e-05, 2.7557242343594822e-06, 2.7557323507490546e-07, 2.5109788866358143e-08, 2.090147074992668e-09,
+    2.480158726036683e-05, 2.7557242343594822e-06, 2.7557323507490546e-07, 2.5109788866358143e-08,
+    2.090147074992668e-09,
 )  # fmt: skip
 EXPM1_F32 = float32s(0.16666666, 0.041666467, 0.008333644, 0.001393506, 0.00019663582)  # 2**-31.0
 # (e**r - 1) / r, 2**-34.3

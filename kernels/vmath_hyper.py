@@ -1,8 +1,9 @@
 """sinh cosh tanh asinh acosh atanh.
 
-sinh and cosh: with |x| = n log 2 + r, P = 2**(n-1) and M = 2**(-n-1), sinh(|x|) = (P - M) cosh(r) + (P + M) sinh(r) and
-cosh(x) = (P + M) cosh(r) + (P - M) sinh(r): two short polynomials, no division, no cancellation. tanh is a quotient of pairs
-made of e**(2|x|) - 1. The inverse functions feed a pair to the logarithm.
+sinh and cosh: with |x| = n log 2 + r, P = 2**(n-1) and M = 2**(-n-1), sinh(|x|) = (P - M) cosh(r) + (P + M) sinh(r)
+and cosh(x) = (P + M) cosh(r) + (P - M) sinh(r): two short polynomials, no division, no cancellation. tanh is a quotient
+of pairs made of e**(2|x|). asinh and acosh feed a pair to the logarithm, with a polynomial of their own for small
+arguments; atanh reduces its own quotient.
 """
 
 import numpy as np

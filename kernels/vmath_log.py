@@ -1,7 +1,7 @@
 """Logarithms: log log2 log10 log1p.
 
-x = 2**k m with m in [sqrt(1/2), sqrt(2)). float64 follows fdlibm: log(1 + f) = f - f**2 / 2 + s (f**2 / 2 + R(s**2)) with
-s = f / (2 + f), but kept as a pair. float32 uses one polynomial in f (after Cephes).
+x = 2**k m with m in [sqrt(1/2), sqrt(2)). float64 follows fdlibm, log(1 + f) = f - f**2 / 2 + s (f**2 / 2 + R(s**2))
+with s = f / (2 + f), as a pair where more follows. float32 uses one polynomial in f (after Cephes).
 """
 
 import numpy as np
@@ -82,7 +82,7 @@ def log1p_kernel_f64(f):
 def log_parts_f64(k, m):
     """k log 2 + log(m) as a pair, for m in [sqrt(1/2), sqrt(2)]; relative error 2**-56."""
     f = m - 1.0
-    square, s, t = log1p_kernel_f64(f)
+    square, _, t = log1p_kernel_f64(f)
     h, l = fast_two_sum(f, -square)
     a, al = fast_two_sum(k * LN2_HI_F64, h)
     return a, al + (l + fma(k, LN2_LO_F64, t - fma(0.5 * f, f, -square)))
@@ -90,7 +90,7 @@ def log_parts_f64(k, m):
 
 @elementary
 def log_of_sum_f64(k, m, c):
-    """k log 2 + log(m + c), as a sum to be rounded, for m in [sqrt(1/2), sqrt(2)] and |c| <= 2**-52 (any c if m == 1)."""
+    """k log 2 + log(m + c) as a sum to be rounded: m in [sqrt(1/2), sqrt(2)], |c| <= 2**-52 (any c if m == 1)."""
     f = m - 1.0
     square, s, t = log1p_kernel_f64(f)
     h, l = fast_two_sum(f, -square)
@@ -109,14 +109,14 @@ def log_parts_f32(k, f):
 
 @elementary
 def log_of_pair_f64(u, c, k):
-    """log(2**k (u + c)) as a pair, for positive normal u and |c| <= 2**-53 u (any c if u == 1; c == 0 if u > 2**1000)."""
+    """log(2**k (u + c)) as a sum: positive normal u, |c| <= 2**-53 u (any c if u == 1; c == 0 if u > 2**1000)."""
     exponent, m = split_f64(u)
     return log_of_sum_f64(exponent + k, m, c * power_of_two_f64(-(exponent if exponent < 1000.0 else 1000.0)))
 
 
 @elementary
 def log_of_pair_f32(u, c, k):
-    """log(2**k (u + c)), for positive normal u and |c| <= 2**-24 u (any c if u == 1; c == 0 if u > 2**120)."""
+    """log(2**k (u + c)): positive normal u, |c| <= 2**-24 u (any c if u == 1; c == 0 if u > 2**120)."""
     exponent, m = split_f32(u)
     power = power_of_two_f32(-(exponent if exponent < MAX_EXPONENT_F32 else MAX_EXPONENT_F32))
     return log_parts_f32(exponent + k, fma(c, power, m - ONE_F32))

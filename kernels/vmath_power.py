@@ -1,7 +1,8 @@
 """pow sqrt rsqrt cbrt hypot.
 
-pow in float64 takes the logarithm as a pair good to 2**-64 (after SLEEF), multiplies exactly and exponentiates the pair; pow
-in float32 does the same in plain float64. The roots polish a cheap estimate by Newton steps, whose last residual is exact.
+pow in float64 takes the logarithm as a pair good to 2**-64 (after SLEEF), multiplies exactly and exponentiates the
+pair; pow in float32 does the same in plain float64. The roots polish an estimate by Newton steps whose last residual is
+exact.
 """
 
 import numpy as np
@@ -143,7 +144,7 @@ def rsqrt_f32(x):
 
 @elementary
 def cbrt_f64(x):
-    """Cube root: |x| = 8**j v, an estimate of v**(-1/3), one step of third order, one of second with an exact residual."""
+    """|x| = 8**j v: an estimate of v**(-1/3), a step of third order, and one of second with an exact residual."""
     a = fabs(x)
     k, m = split_any_f64(a)
     j = fma(k, 1.0 / 3.0, ROUND_F64) - ROUND_F64

@@ -10,6 +10,7 @@ from .vmath_core import polynomial
 from .vmath_erf import erf_f64, erfc_f64
 from .vmath_exp import exp_f64
 from .vmath_log import log_f64
+from .vmath_trig import tan_f64
 
 scalar = njit(error_model="numpy")
 
@@ -25,8 +26,8 @@ DIGAMMA_CENTRE = (
 # x**2 (log(x) - 1 / (2 x) - digamma(x)) in 1 / x**2: Bernoulli numbers B(2k) / (2k)
 DIGAMMA_FAR = (1.0 / 12.0, -1.0 / 120.0, 1.0 / 252.0, -1.0 / 240.0, 1.0 / 132.0, -691.0 / 32760.0, 1.0 / 12.0)
 
-# with w = -log(1 - x**2): erfinv(x) / x in w - 2.5 for w < 5 (Giles, "Approximating the erfinv function", 2010), and erfinv(x)
-# in sqrt(w) - 4 beyond, minimax, relative error 2**-21.9
+# with w = -log(1 - x**2): erfinv(x) / x in w - 2.5 for w < 5 (Giles, "Approximating the erfinv function", 2010), and
+# erfinv(x) in sqrt(w) - 4 beyond, minimax, relative error 2**-21.9
 ERFINV_CENTRE = (
     1.50140941, 0.246640727, -0.00417768164, -0.00125372503, 0.00021858087, -4.39150654e-06, -3.5233877e-06,
     3.43273939e-07, 2.81022636e-08,
@@ -76,7 +77,7 @@ def digamma_f64(x):
         return np.nan
     fraction = x - floor(x)  # tan(pi x) = tan(pi (fraction - 1)), the smaller of the two
     fraction = fraction - 1.0 if fraction > 0.5 else fraction
-    return digamma_positive(1.0 - x) - math.pi / math.tan(math.pi * fraction)
+    return digamma_positive(1.0 - x) - math.pi / tan_f64(math.pi * fraction)
 
 
 @scalar

@@ -1,7 +1,7 @@
 """sigmoid logsigmoid softplus silu gelu_tanh: functions of e**x.
 
-sigmoid(x) = 2**n / (2**n + e) with exp(-x) = 2**-n e: nothing overflows, and the left tail keeps its relative accuracy down to
-the subnormal numbers, because the power of two is applied last.
+sigmoid(x) = 2**n / (2**n + e) with exp(-x) = 2**-n e: nothing overflows, and the left tail keeps its relative accuracy
+down to the subnormal numbers, because the power of two is applied last. softplus is log1p(exp(x)) with exp(x) a pair.
 """
 
 import numpy as np

@@ -1,13 +1,15 @@
 """sin cos tan: reduction by pi / 2 in three parts with fma (Cody and Waite), then minimax polynomials on |r| <= pi / 4.
 
-Both polynomials are computed and one is selected by the quadrant. Exact up to TRIG_LIMIT; the quadrant is read from the low
-bits of the rounded quotient. The `_full` functions, which branch, take larger arguments too: their quotient comes from the
-binary digits of 2 / pi (Payne and Hanek).
+Both polynomials are computed and one is selected by the quadrant, which is read from the low bits of the rounded
+quotient; good up to TRIG_LIMIT. The `_full` functions, which branch, take larger arguments too: their quotient comes
+from the binary digits of 2 / pi (Payne and Hanek).
 """
 
 import numpy as np
-
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from .native import bits_of_float32, bits_of_float64, fabs, float32_of_bits, float64_of_bits, fma
 from .vmath_core import (
@@ -24,6 +26,8 @@ from .vmath_core import (
     polynomial,
     two_sum,
 )
+
+full = njit(error_model="numpy")
 
 TRIG_LIMIT_F64 = 2.0**30
 TRIG_LIMIT_F32 = np.float32(2.0**20)
@@ -47,18 +51,16 @@ COS_F32 = float32s(0.041666646, -0.001388731, 2.4432316e-05)  # 2**-33.0
 
 INT_0, INT_1, INT_2, INT_30 = np.int32(0), np.int32(1), np.int32(2), np.int32(30)
 
-# 2 / pi in base 2**32, and masks, for the arguments beyond the limit
-TWO_OVER_PI_DIGITS = np.array(
-    [
-        2734261102, 1313084713, 4230436817, 4113882560, 3680671129, 1011060801, 4266746795, 3736847713, 3072618042,
-        1112396512, 105459434, 164729372, 4263373596, 2972297022, 3900847605, 784024708, 3919343654, 3026157121,
-        965858873, 2203269620, 2625920907, 3187222587, 536385535, 3724908559, 4012839307, 1510632735, 1832287951,
-        667617719, 1330003814, 2657085997, 1965537991, 3957715323, 1023883767, 2320667370, 1811636145, 529358088,
-        1443049542, 4235946923, 4040145952, 2599695901,
-    ],
-    np.uint64,
+# 2 / pi in base 2**64 after a leading zero, and constants for the arguments beyond the limit
+TWO_OVER_PI_DIGITS = (
+    0,
+    0xA2F9836E4E441529, 0xFC2757D1F534DDC0, 0xDB6295993C439041, 0xFE5163ABDEBBC561, 0xB7246E3A424DD2E0,
+    0x06492EEA09D1921C, 0xFE1DEB1CB129A73E, 0xE88235F52EBB4484, 0xE99C7026B45F7E41, 0x3991D639835339F4,
+    0x9C845F8BBDF9283B, 0x1FF897FFDE05980F, 0xEF2F118B5A0A6D1F, 0x6D367ECF27CB09B7, 0x4F463F669E5FEA2D,
+    0x7527BAC7EBE5F17B, 0x3D0739F78A5292EA, 0x6BFB5FB11F8D5D08, 0x56033046FC7B6BAB, 0xF0CFBC209AF4361D,
+    0xA9E391615EE61B08,
 )  # fmt: skip
-U30, U32, U52 = np.uint64(30), np.uint64(32), np.uint64(52)
+U0, U1, U2, U11, U32, U62, U63 = (np.uint64(n) for n in (0, 1, 2, 11, 32, 62, 63))
 MASK32 = np.uint64(0xFFFFFFFF)
 SIGNIFICAND, IMPLICIT = np.uint64(2**52 - 1), np.uint64(2**52)
 
@@ -198,14 +200,14 @@ def tan_f64(x):
 
 @elementary
 def sin_f32(x):
-    q, r, rl = reduce_f32(x)
+    q, r, _ = reduce_f32(x)
     y = quadrant_sine_f32(q, r)
     return y if x != ZERO_F32 else x
 
 
 @elementary
 def cos_f32(x):
-    q, r, rl = reduce_f32(x)
+    q, r, _ = reduce_f32(x)
     return quadrant_sine_f32(np.int32(q + INT_1), r)
 
 
@@ -216,46 +218,80 @@ def tan_f32(x):
     return y if x != ZERO_F32 else x
 
 
-@njit(error_model="numpy")
+@intrinsic
+def digit_of_two_over_pi(typingctx, index):
+    """TWO_OVER_PI_DIGITS[index], a load from a constant of the module."""
+    if index != types.int64:
+        return None
+
+    def codegen(context, builder, signature, args):
+        word = ir.IntType(64)
+        table = ir.Constant(ir.ArrayType(word, len(TWO_OVER_PI_DIGITS)), TWO_OVER_PI_DIGITS)
+        pointer = cgutils.global_constant(builder, "two_over_pi", table)
+        return builder.load(builder.gep(pointer, [ir.Constant(word, 0), args[0]]))
+
+    return types.uint64(index), codegen
+
+
+@intrinsic
+def high_word(typingctx, a, b):
+    """The upper 64 bits of the product of two uint64."""
+    if not a == b == types.uint64:
+        return None
+
+    def codegen(context, builder, signature, args):
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return types.uint64(a, b), codegen
+
+
+@full
+def digits_of_two_over_pi(position):
+    """64 binary digits of 2 / pi, beginning with the one after `position` (at least -64)."""
+    position += 64
+    index = position >> 6
+    shift = np.uint64(position & 63)
+    low = digit_of_two_over_pi(index + 1) >> U1 >> (U63 - shift)
+    return digit_of_two_over_pi(index) << shift | low
+
+
+@full
 def reduce_full_f64(x):
-    """As reduce_f64, for 2**30 < |x| < inf: the product of x's integer significand with 256 bits of 2 / pi, modulo 4."""
+    """As reduce_f64, for 2**30 < |x| < inf.
+
+    |x| = m 2**e with a 64-bit integer m. The product of m and 256 digits of 2 / pi, beginning where they matter modulo
+    4, has the quadrant in its two uppermost bits (of 192) and the fraction of a quadrant in the 190 below.
+    """
     bits = np.uint64(bits_of_float64(fabs(x)))
-    exponent = np.int64(bits >> U52) - 1075  # |x| = significand * 2**exponent
-    significand = (bits & SIGNIFICAND) | IMPLICIT
-    low, high = significand & MASK32, significand >> U32
-    first = (exponent - 2) // 32 if exponent > 2 else 0  # digits before it only add multiples of 4
-    product = np.zeros(10, np.uint64)  # 32 bits a word, least significant first
-    for i in range(8):
-        digit = TWO_OVER_PI_DIGITS[first + 7 - i]
-        carry = product[i] + digit * low
-        product[i] = carry & MASK32
-        carry = product[i + 1] + digit * high + (carry >> U32)
-        product[i + 1] = carry & MASK32
-        product[i + 2] += carry >> U32
-    # the value is product * 2**(exponent - 32 (first + 8)): keep the 192 bits below 4
-    top = 32 * (first + 8) - exponent + 2
-    f = np.empty(6, np.uint64)
-    for i in range(6):
-        position = top - 32 * (i + 1)
-        word = position // 32
-        shift = np.uint64(position % 32)
-        f[i] = ((product[word] | (product[word + 1] << U32)) >> shift) & MASK32
-    n = np.int64(f[0] >> U30)
-    f[0] &= np.uint64(0x3FFFFFFF)
-    negative = f[0] >= np.uint64(0x20000000)
-    if negative:  # above half a quadrant: the next quadrant, and the complement
+    position = np.int64(bits >> np.uint64(52)) - 1088
+    m = ((bits & SIGNIFICAND) | IMPLICIT) << U11
+    w1 = digits_of_two_over_pi(position + 64)
+    w2 = digits_of_two_over_pi(position + 128)
+    low = m * w2
+    term = high_word(m, digits_of_two_over_pi(position + 192))
+    low += term
+    carry = U1 if low < term else U0
+    middle = m * w1
+    term = high_word(m, w2) + carry  # at most 2**64 - 1
+    middle += term
+    carry = U1 if middle < term else U0
+    high = m * digits_of_two_over_pi(position) + high_word(m, w1) + carry
+    # the fraction of a quadrant in two's complement, so that it lies in [-1/2, 1/2)
+    n = np.int64(high >> U62)
+    high = high << U2 | middle >> U62
+    middle = middle << U2 | low >> U62
+    low = low << U2
+    negative = high >> U63 != U0
+    if negative:
         n += 1
-        borrow = np.uint64(1)
-        for i in range(5, -1, -1):
-            word = (f[i] ^ (MASK32 if i > 0 else np.uint64(0x3FFFFFFF))) + borrow
-            f[i] = word & MASK32
-            borrow = word >> U32
-    h, l = 0.0, 0.0
-    unit = 2.0**-30
-    for i in range(6):
-        h, e = two_sum(h, np.float64(f[i]) * unit)
-        l += e
-        unit *= 2.0**-32
+        high, middle, low = ~high, ~middle, ~low
+    h, l = two_sum(np.float64(high >> U32) * 2.0**-32, np.float64(high & MASK32) * 2.0**-64)
+    h, e = two_sum(h, np.float64(middle >> U32) * 2.0**-96)
+    l += e
+    h, e = two_sum(h, np.float64(middle & MASK32) * 2.0**-128)
+    l += e + np.float64(low) * 2.0**-192
     r = h * PIO2_1_F64
     rl = fma(h, PIO2_1_F64, -r) + fma(h, PIO2_2_F64, l * PIO2_1_F64)
     r, rl = fast_two_sum(r, rl)
@@ -264,7 +300,7 @@ def reduce_full_f64(x):
     return (-n if x < 0.0 else n), r, rl
 
 
-@njit(error_model="numpy")
+@full
 def sin_full_f64(x):
     if not fabs(x) > TRIG_LIMIT_F64:
         return sin_f64(x)
@@ -274,7 +310,7 @@ def sin_full_f64(x):
     return quadrant_sine_f64(q, r, rl)
 
 
-@njit(error_model="numpy")
+@full
 def cos_full_f64(x):
     if not fabs(x) > TRIG_LIMIT_F64:
         return cos_f64(x)
@@ -284,7 +320,7 @@ def cos_full_f64(x):
     return quadrant_sine_f64(q + 1, r, rl)
 
 
-@njit(error_model="numpy")
+@full
 def tan_full_f64(x):
     if not fabs(x) > TRIG_LIMIT_F64:
         return tan_f64(x)
@@ -294,16 +330,16 @@ def tan_full_f64(x):
     return quadrant_tangent_f64(q, r, rl)
 
 
-@njit(error_model="numpy")
+@full
 def sin_full_f32(x):
     return np.float32(sin_full_f64(np.float64(x))) if fabs(x) > TRIG_LIMIT_F32 else sin_f32(x)
 
 
-@njit(error_model="numpy")
+@full
 def cos_full_f32(x):
     return np.float32(cos_full_f64(np.float64(x))) if fabs(x) > TRIG_LIMIT_F32 else cos_f32(x)
 
 
-@njit(error_model="numpy")
+@full
 def tan_full_f32(x):
     return np.float32(tan_full_f64(np.float64(x))) if fabs(x) > TRIG_LIMIT_F32 else tan_f32(x)

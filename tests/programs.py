@@ -1166,11 +1166,14 @@ def run(program: Program, module: Any) -> Run:
                 for value in observed:
                     shown.show("; ".join(statement.lines()), value)
                 observed.clear()
-            for name in program.outputs:
-                if name in names:
-                    shown.show(f"{name}.requires_grad", names[name].requires_grad)
-                    shown.show(name, value_of(names[name]))
-            show_state(program, names, shown)
+            try:
+                for name in program.outputs:
+                    if name in names:
+                        shown.show(f"{name}.requires_grad", names[name].requires_grad)
+                        shown.show(name, value_of(names[name]))
+                show_state(program, names, shown)
+            except Exception as error:
+                shown.raised("the outputs", error)
     return shown
 
 

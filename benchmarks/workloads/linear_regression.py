@@ -34,7 +34,7 @@ def _with_pytorch_names(torch: Any, n: int, d: int, dtype: str, compile_loss: bo
         loss = loss_of(x, y)
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        return loss
 
     return step
 

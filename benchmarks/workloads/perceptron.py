@@ -52,7 +52,7 @@ def _with_pytorch_names(
         loss = loss_of(model(x), y)
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        return loss
 
     return step
 

@@ -61,7 +61,7 @@ def _with_pytorch_names(torch: Any, steps: int) -> Step:
         loss = _unrolled(p, target)
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        return loss
 
     return step
 

@@ -8,7 +8,6 @@ from .. import recording as tape
 from ..dispatch import binary, composite, tensor_operand, unary
 from ..dtypes import FLOAT, dtype, to_dtype
 from ..ops import elementwise as e
-from ..ops.arrays import full_like
 from ..ops.table import CONVERT
 
 if TYPE_CHECKING:
@@ -107,15 +106,13 @@ def _power_of_number(exponent: Number) -> Any:
             return reciprocal(input)
         if exponent == -0.5:
             return rsqrt(input)
-        if exponent == -2:
-            return reciprocal(square(input))
-        return full_like(input, 1.0)
+        return reciprocal(square(input))
 
     return power
 
 
 _special_power = _power_of_number(2)
-_SPECIAL = frozenset({0, 1, 2, 3, 0.5, -0.5, -1, -2})
+_SPECIAL = frozenset({1, 2, 3, 0.5, -0.5, -1, -2})
 
 
 def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:

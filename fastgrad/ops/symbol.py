@@ -28,8 +28,11 @@ class Symbol:
     def _literal(self, other: Any) -> Symbol:
         if isinstance(other, Symbol):
             return other
-        return Symbol(f"{_TYPE_NAMES[self.code]}({float(other)!r})" if self.code in ("f4", "f8")
-                      else f"{_TYPE_NAMES[self.code]}({int(other)})", frozenset(), self.code)  # fmt: skip
+        if self.code in ("f4", "f8"):
+            text = repr(float(other)).replace("inf", "1e999")
+        else:
+            text = str(int(other))
+        return Symbol(f"{_TYPE_NAMES[self.code]}({text})", frozenset(), self.code)
 
     def _binary(self, other: Any, operator: str) -> Symbol:
         right = self._literal(other)
@@ -161,7 +164,7 @@ tan = _function("tan", "vmath.tan_full_{t}({0})", np.tan)
 tanh = _vmath("tanh", np.tanh)
 erf = _vmath("erf", _scipy("erf"))
 pow_ = _function("pow", "vmath.pow_{t}({0}, {1})", np.power, "({0} ** {1})")
-floordiv = _function("floordiv", "native.floor({0} / {1})", np.floor_divide, "({0} // {1})")
+floordiv = _function("floordiv", "({0} // {1})", np.floor_divide)
 modulo = _function("modulo", "({0} % {1})", np.mod)
 zero = _function("zero", "0 * {0}", np.zeros_like)
 sigmoid = _vmath("sigmoid", _scipy("expit"))
