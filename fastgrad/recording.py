@@ -187,7 +187,7 @@ class Trace:
         self.leaves: list[Storage] = []
         self.addresses: list[int] = []  # of leaves and aliases, in the order in which they were met
         self.scalars: list[Any] = []
-        self.sources: dict[int, Tensor] = {}  # slot -> tensor, where a gradient leaves the trace
+        self.sources: dict[int, Any] = {}  # slot -> leaf, or (graph, slot): where a gradient leaves the trace
         self.entered: dict[Storage, int] = {}  # storage -> slot of its present value
         self.written: dict[Storage, int] = {}  # storages that a write of this trace changes -> first slot
         self.path: list[Node] = []  # entries by slot, completed when somebody asks
@@ -475,6 +475,11 @@ COMPOSITE = Marker("composite", -6)
 RELEASED = Marker("released", -7)
 
 
+def _source(tr: Trace, t: Tensor) -> Any:
+    """Where a gradient goes that reaches an input: a leaf, or a place in the graph of an earlier trace."""
+    return t if t._origin is None or tr.capture is not None else t._origin
+
+
 def enter(tr: Trace, t: Tensor) -> int:
     """Make a tensor from outside an input of the trace; returns its slot. May run the trace, which changes its epoch."""
     storage = t._storage
@@ -499,7 +504,7 @@ def enter(tr: Trace, t: Tensor) -> int:
             tr.entered[storage] = slot
             t._at = (tr.epoch, slot)
             if key.requires_grad:
-                tr.sources[slot] = t
+                tr.sources[slot] = _source(tr, t)
             if tr.capture is not None:
                 tr.capture.leaf(t, storage)
             return slot
@@ -548,7 +553,7 @@ def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
         if tr.capture is not None:
             tr.capture.alias(t, storage)
     if meta.requires_grad:
-        tr.sources[node.slot] = t
+        tr.sources[node.slot] = _source(tr, t)
     t._at = (tr.epoch, node.slot)
     return node.slot
 
@@ -566,7 +571,7 @@ def _enter_shared(tr: Trace, t: Tensor) -> int:
         if tr.capture is None and storage not in tr.written and t._meta.numel * t._meta.dtype.itemsize <= SNAPSHOT_BYTES:
             slot = enter(tr, snapshot(t))
             if t._meta.requires_grad:
-                tr.sources[slot] = t
+                tr.sources[slot] = _source(tr, t)
             return slot
         if tr.capture is None:
             tr.node = Urgent(tr.real)

@@ -47,7 +47,7 @@ class Graph:
         self.order = next(_sequence)
         self.readers = set(readers)  # entries whose rules will read saved values
         self.entries = tr.entries()
-        self.sources = {slot: t if t._origin is None else t._origin for slot, t in tr.sources.items()}
+        self.sources = {slot: getattr(t, "_origin", None) or t for slot, t in tr.sources.items()}
         self.released = set(tr.released)
         self.hooks = tr.hooks
         self.functions = tr.functions
@@ -97,7 +97,7 @@ class Graph:
         if slot in self.numbers:
             value, strides = self.numbers[slot]
             number = tape.constant(value)
-            if number.dtype is not node.dtype and node.op is not tape.SCALAR and node.op is not tape.CONSTANT:
+            if node.op is not tape.SCALAR and node.op is not tape.CONSTANT:
                 number = CONVERT(number, attrs=node.dtype)
             return number if node.shape == () else arrays.expand(number, attrs=node.shape)
         requires = node.requires_grad
@@ -303,7 +303,7 @@ def quick(root: Tensor) -> bool:
     outputs = edge.outputs
     for source, _ in outputs:
         leaf = sources[source]
-        if leaf._grad is not None or leaf._hooks or leaf._origin is not None or leaf._stands_for or leaf._after_hooks:
+        if type(leaf) is tuple or leaf._grad is not None or leaf._hooks or leaf._origin is not None or leaf._stands_for is not None or leaf._after_hooks:
             return False
     tr.node = edge.end
     live = tr.live
@@ -322,7 +322,7 @@ def remember_quick(tr: Trace, epoch: int, start: Any, root: Tensor, slot: int) -
         return
     outputs = []
     for source, leaf in tr.sources.items():
-        g = leaf._grad
+        g = leaf._grad if type(leaf) is not tuple else None
         if g is not None and g._at[0] == epoch and type(g._meta) is Node and g._at[1] >= start.end:
             outputs.append((source, g._meta))
     start.next[("quick backward", slot)] = Edge(tr.node, outputs)
@@ -386,7 +386,8 @@ def _run(
 
 def _region_of(tr: Trace, t: Tensor) -> tuple[Any, int] | None:
     """Where a tensor's history is: (None, slot) in the pending trace, (graph, slot), or None for a leaf."""
-    t = t._stands_for or t
+    if t._stands_for is not None:
+        t = t._stands_for
     if type(t._meta) is not Signature:
         at = t._at
         if at[0] != tr.epoch:
@@ -521,7 +522,8 @@ def _arrive(
     leaf: Tensor, g: Tensor, wanted: dict[int, Tensor] | None, found: dict[int, Tensor], accumulate: bool, create: bool
 ) -> None:
     """A gradient has reached a leaf."""
-    leaf = leaf._stands_for or leaf
+    if leaf._stands_for is not None:
+        leaf = leaf._stands_for
     if wanted is not None and id(leaf) not in wanted:
         return
     if leaf._hooks:

@@ -75,7 +75,7 @@ def backward(
     tr = tape.local.trace
     start, epoch, slot = tr.node, tr.epoch, outputs[0]._at[1]
     simple = simple and outputs[0]._at[0] == epoch and not tr.hooks and not tr.functions and tr.capture is None
-    simple = simple and all([t._grad is None and t._origin is None and not t._hooks for t in tr.sources.values()])
+    simple = simple and all([type(t) is not tuple and t._grad is None and not t._hooks for t in tr.sources.values()])
     wanted = None
     if inputs is not None:
         wanted = _sequence(inputs)

@@ -72,14 +72,14 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
     if base._meta.requires_grad and tr.grad_enabled:
         t = tape.apply(op, (base,), attrs)
         if t._storage is None and t._at[0] == tape.local.trace.epoch:
-            t._base = base._base or base
+            t._base = base if base._base is None else base._base
             return share(t, base, *moved)
         return t
     meta = base._meta
     t = object.__new__(tape.TENSOR)
     t._at = STALE
     t._meta = Signature.of(op.infer(meta.shape, attrs), meta.dtype)
-    t._base = base._base or base
+    t._base = base if base._base is None else base._base
     share(t, base, *moved)
     if t._storage.array is None:
         tr.live.append(t)

@@ -98,7 +98,9 @@ def _slice_shape(shape: Shape, parts: Any) -> Shape:
 
 
 def _slice(shape: Shape, strides: Shape, parts: Any) -> tuple[Shape, int]:
-    offset = sum([start * s for (start, _, size), s in zip(parts, strides, strict=True)])
+    offset = 0
+    for (start, _, _), s in zip(parts, strides, strict=True):
+        offset += start * s
     return tuple([step * s for (_, step, _), s in zip(parts, strides, strict=True)]), offset
 
 

@@ -27,7 +27,9 @@ pow = elementwise(  # 0 ** 0 and powers of a zero base have the gradients PyTorc
         where((a == 0) & (b >= 0), 0, g * (y * log(a))),
     ),
 )
-floor_divide = elementwise("floor_divide", lambda a, b: floordiv(a, b), types="number")
+floor_divide = elementwise(
+    "floor_divide", lambda a, b: floordiv(a, b), lambda g, y, a, b: (zero(g), zero(g)), types="number"
+)
 remainder = elementwise(
     "remainder", lambda a, b: modulo(a, b), lambda g, y, a, b: (g, -g * floor(a / b)), types="number"
 )

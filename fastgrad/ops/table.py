@@ -158,11 +158,11 @@ def convert(
     tr: tape.Trace, slots: tuple[int, ...], metas: Sequence[tape.Node], wanted: Sequence[dtypes.dtype]
 ) -> tuple[tuple[int, ...], Sequence[tape.Node]]:
     """Record the conversions that operands need, and return the operands to use."""
-    if all([m.dtype is w for m, w in zip(metas, wanted, strict=True)]):
+    if all([m.dtype is w and not m.weak for m, w in zip(metas, wanted, strict=True)]):
         return slots, metas
     new_slots, new_metas = [], []
     for slot, meta, dtype in zip(slots, metas, wanted, strict=True):
-        if meta.dtype is not dtype:
+        if meta.dtype is not dtype or meta.weak:
             meta = CONVERT.record(tr, (CONVERT.code, slot, dtype), (slot,), [meta], dtype)
             slot = meta.slot
         new_slots.append(slot)
