@@ -488,7 +488,7 @@ def enter(tr: Trace, t: Tensor) -> int:
         storage = t._storage
     if storage.shared and exported(storage):
         return _enter_shared(tr, t)
-    current = tr.entered.get(storage)
+    current = tr.entered.get(storage) if storage.array is not None else storage.at[1]
     if current is None:
         if t._whole:
             key = t._meta
@@ -539,6 +539,11 @@ def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
         if tr.capture is not None:
             tr.capture.fixed.add(storage)
         if not source:
+            node = tr.entries()[current]
+            if t._whole and node.shape == meta.shape and not t._detached:
+                t._at, t._meta = (tr.epoch, current), node
+                tr.live.append(t)
+                return current
             value = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
             t._at = (tr.epoch, value.slot)
             t._meta = value

@@ -184,14 +184,17 @@ def _take(input: Tensor, positions: list[Any]) -> Tensor:
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """`input[index] = value`, the value broadcast."""
-    from .in_place import assign, copy_
+    from .in_place import assign, copy_, fill_
 
     if not isinstance(value, tape.TENSOR):
         value = as_tensor(value, dtype=input.dtype) if isinstance(value, (np.ndarray, list, tuple)) else value
     parts = _parts(index, input.ndim)
     target, positions = _basic(input, parts)
     if all([p is None for p in positions]):
-        copy_(target, value)
+        if isinstance(value, (tape.TENSOR, np.ndarray)):
+            copy_(target, value)
+        else:
+            fill_(target, value)
         return
     try:
         linear, wide, dims, adjacent = _linear(target.shape, positions)
