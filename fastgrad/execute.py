@@ -284,7 +284,8 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
             adopt(holder, storage)
         else:
             holder._storage = storage
-            holder._meta = holder._meta.signature
+            if type(holder._meta) is not Signature:
+                holder._meta = holder._meta.signature
     if written:
         for storage in written:
             storage.version += 1

@@ -150,7 +150,7 @@ class Tensor:
             return None
         from .autograd.graph import GradFn
 
-        return GradFn(self)
+        return GradFn.of(self)
 
     @property
     def data(self) -> Tensor:

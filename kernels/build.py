@@ -30,7 +30,9 @@ _addresses: dict[str, int] = {}
 _lock = threading.RLock()
 
 # What a kernel may call outside itself: memory functions and the C library's mathematics.
-_EXTERNALS = {"memcpy", "memset", "memmove", "lgamma", "lgammaf", "fmod", "fmodf", "pow", "powf", "fma", "fmaf"}
+_EXTERNALS = {"memcpy", "memset", "memmove"} | {
+    name + suffix for name in ("ceil", "floor", "fma", "fmod", "lgamma", "pow", "rint", "trunc") for suffix in ("", "f")
+}
 
 
 def cache_directory() -> Path:

@@ -96,7 +96,7 @@ SHAPES = (
     Case("mv", lambda m: m.mv(f(m, 2, 3), f(m, 2)), RuntimeError, "size"),
     Case("dot of matrices", lambda m: m.dot(f(m, 2, 2), f(m, 2, 2)), RuntimeError, "1D"),
     Case("dot", lambda m: m.dot(f(m, 2), f(m, 3)), RuntimeError, "size|number of elements"),
-    Case("outer of matrices", lambda m: m.outer(f(m, 2, 2), f(m, 2)), RuntimeError, "1D|1-D"),
+    Case("outer of matrices", lambda m: m.outer(f(m, 2, 2), f(m, 2)), RuntimeError, "1D|1-D|vector"),
     Case(
         "cat", lambda m: m.cat([f(m, 2, 3), f(m, 2, 4)]), RuntimeError, "[Ss]izes of tensors must match except in dim"
     ),
@@ -152,9 +152,9 @@ SHAPES = (
     ),
     Case("negative extent", lambda m: m.zeros(-1), RuntimeError, "negative"),
     Case("max of nothing", lambda m: f(m, 0).max(), RuntimeError, r"numel\(\) == 0|numel"),
-    Case("argmax of nothing", lambda m: f(m, 0).argmax(), IndexError, "non-zero|numel"),
-    Case("amax of nothing", lambda m: f(m, 0, 2).amax(0), IndexError, "non-zero size"),
-    Case("ragged tensor", lambda m: m.tensor([[1.0, 2.0], [3.0]]), ValueError, "expected sequence of length 2"),
+    Case("argmax of nothing", lambda m: f(m, 0).argmax(), IndexError, "non-zero|numel|size 0"),
+    Case("amax of nothing", lambda m: f(m, 0, 2).amax(0), IndexError, "non-zero size|size 0"),
+    Case("ragged tensor", lambda m: m.tensor([[1.0, 2.0], [3.0]]), ValueError, "sequence"),
 )
 DIMENSIONS = (
     Case(
@@ -233,7 +233,7 @@ INDEXING = (
         "cross_entropy",
         lambda m: m.nn.functional.cross_entropy(f(m, 2, 3), index(m, 0, 3)).item(),
         IndexError,
-        "Target 3 is out of bounds",
+        "3 is out of bounds",
     ),
     Case(
         "one_hot",
@@ -285,7 +285,9 @@ DTYPES = (
     ),
     Case("division of an integer in place", lambda m: m.arange(3).div_(2), RuntimeError, "can't be cast"),
     Case("minus a bool", lambda m: -m.tensor([True]), RuntimeError, "not supported|bool"),
-    Case("difference of bools", lambda m: m.tensor([True]) - m.tensor([False]), RuntimeError, "not supported"),
+    Case(
+        "difference of bools", lambda m: m.tensor([True]) - m.tensor([False]), RuntimeError, "not supported|not defined"
+    ),
     Case(
         "integer to a negative power",
         lambda m: m.arange(3) ** -1,
@@ -307,7 +309,7 @@ DTYPES = (
         "same (dtype|scalar type)|dtype",
     ),
     Case("a string", lambda m: m.tensor("a"), (TypeError, ValueError), "new\\(\\): invalid data type 'str'|str"),
-    Case("an array of strings", from_numpy_of_strings, TypeError, "can't convert np.ndarray of type numpy.str_"),
+    Case("an array of strings", from_numpy_of_strings, TypeError, "can't convert np.ndarray of type"),
     Case("from_numpy of a list", lambda m: m.from_numpy([1.0]), TypeError, "expected np.ndarray \\(got list\\)"),
     Case("None", lambda m: f(m, 3) + None, TypeError, "NoneType"),
     Case("a string as a summand", lambda m: f(m, 3) + "a", TypeError, "str"),
@@ -461,9 +463,9 @@ DIFFERENTIATION = (
     ),
 )
 OTHERS = (
-    Case("cuda", lambda m: f(m, 3).to("cuda"), (RuntimeError, AssertionError), "CUDA"),
-    Case("cuda()", lambda m: f(m, 3).cuda(), (RuntimeError, AssertionError), "CUDA"),
-    Case("zeros on cuda", lambda m: m.zeros(3, device="cuda"), (RuntimeError, AssertionError), "CUDA"),
+    Case("cuda", lambda m: f(m, 3).to("cuda"), (RuntimeError, AssertionError), "CUDA|cuda"),
+    Case("cuda()", lambda m: f(m, 3).cuda(), (RuntimeError, AssertionError), "CUDA|cuda"),
+    Case("zeros on cuda", lambda m: m.zeros(3, device="cuda"), (RuntimeError, AssertionError), "CUDA|cuda"),
     Case("unknown device", lambda m: m.device("abacus"), RuntimeError, "device"),
     Case("unknown keyword", lambda m: f(m, 3).sum(axes=0), TypeError, "argument|keyword"),
     Case("empty optimizer", lambda m: m.optim.SGD([], lr=0.1), ValueError, "optimizer got an empty parameter list"),

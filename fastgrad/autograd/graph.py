@@ -30,6 +30,11 @@ class GradFn:
             self._entries, self._slot, self._sources = entries, slot, sources
             self._name = node.name or node.op.label
 
+    @staticmethod
+    def of(tensor: Tensor) -> GradFn:
+        """The node that made a tensor; its class carries the operation's name, as in PyTorch."""
+        return _named(GradFn(tensor))
+
     def name(self) -> str:
         """The name PyTorch would print: AddBackward0."""
         return f"{self._name}Backward0"
@@ -46,15 +51,27 @@ class GradFn:
                 source = self._sources.get(operand)
                 if isinstance(source, tuple):
                     graph, slot = source
-                    found.append((GradFn(None, graph.entries, slot, graph.sources), 0))
+                    found.append((_named(GradFn(None, graph.entries, slot, graph.sources)), 0))
                 else:
                     found.append((AccumulateGrad(source), 0))
             else:
-                found.append((GradFn(None, self._entries, operand, self._sources), 0))
+                found.append((_named(GradFn(None, self._entries, operand, self._sources)), 0))
         return tuple(found)
 
     def __repr__(self) -> str:
         return f"<{self.name()}>"
+
+
+_classes: dict[str, type[GradFn]] = {}
+
+
+def _named(node: GradFn) -> GradFn:
+    name = node.name()
+    kind = _classes.get(name)
+    if kind is None:
+        kind = _classes[name] = type(name, (GradFn,), {})
+    node.__class__ = kind
+    return node
 
 
 class AccumulateGrad:
