@@ -89,6 +89,16 @@ def _counts(live: list[Any]) -> list[int]:
     return [getrefcount(t) for t in live]
 
 
+def drop_dead(tr: Trace) -> None:
+    """Leave only tensors that somebody holds, newest first asked: a dead view no longer holds its base."""
+    live, kept = tr.live, []
+    while live:
+        last = [live.pop()]
+        if _counts(last)[0] > DEAD:
+            kept.append(last[0])
+    live.extend(reversed(kept))
+
+
 def _calibrate() -> int:
     live = [object.__new__(Tensor)]
     return _counts(live)[0]

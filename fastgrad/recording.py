@@ -475,6 +475,13 @@ COMPOSITE = Marker("composite", -6)
 RELEASED = Marker("released", -7)
 
 
+def follow(tr: Trace, t: Tensor) -> None:
+    """Put a tensor that no entry made into the list of those whose values may be wanted, once."""
+    if t._followed != tr.epoch:
+        t._followed = tr.epoch
+        tr.live.append(t)
+
+
 def _source(tr: Trace, t: Tensor) -> Any:
     """Where a gradient goes that reaches an input: a leaf, or a place in the graph of an earlier trace."""
     return t if t._origin is None or tr.capture is not None else t._origin
@@ -542,12 +549,12 @@ def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
             node = tr.entries()[current]
             if t._whole and node.shape == meta.shape and not t._detached:
                 t._at, t._meta = (tr.epoch, current), node
-                tr.live.append(t)
+                follow(tr, t)
                 return current
             value = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
             t._at = (tr.epoch, value.slot)
             t._meta = value
-            tr.live.append(t)
+            follow(tr, t)
             return value.slot
         key: Any = (ALIAS.code, current, meta, geometry)
         node = extend(tr, key, ALIAS, (current,), geometry, meta.shape, meta.dtype, True)

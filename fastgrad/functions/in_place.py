@@ -114,11 +114,12 @@ def _history(tr: Trace, base: Tensor, slot: int) -> None:
 def _rebind(tr: Trace, t: Tensor, node: Any) -> None:
     """The handle stands for another entry from now on."""
     t._at = (tr.epoch, node.slot)
-    if node.requires_grad or type(t._meta) is not Signature:
+    known = type(t._meta) is not Signature  # made by an entry: the trace lists it
+    if node.requires_grad or known:
         t._meta = node
         t._origin = None
-        if not any([x is t for x in tr.live[-8:]]):
-            tr.live.append(t)
+        if not known:
+            tape.follow(tr, t)
 
 
 def _fitted(name: str, t: Tensor, value: Tensor) -> Tensor:

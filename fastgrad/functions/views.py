@@ -82,7 +82,7 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
     t._base = base if base._base is None else base._base
     share(t, base, *moved)
     if t._storage.array is None:
-        tr.live.append(t)
+        tape.follow(tr, t)
     return t
 
 
@@ -98,5 +98,5 @@ def alias(base: Tensor) -> Tensor:
     share(t, base, strides_of(base), 0)
     t._whole = base._whole
     if t._storage.array is None:
-        tape.local.trace.live.append(t)
+        tape.follow(tape.local.trace, t)
     return t

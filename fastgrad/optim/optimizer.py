@@ -213,6 +213,7 @@ class Rule:
             finally:
                 tr.static -= 1
                 del tr.live[first:]
+            tr.live += [value for values in new for value in values]  # a write may run the trace before the others
             landed = []
             for targets, values in zip(old, new, strict=True):
                 for target, value in zip(targets, values, strict=True):
