@@ -202,9 +202,10 @@ class Replay:
 
     def _check_escapes(self, tr: Trace) -> None:
         allowed = {id(t) for t in self.holders} | {id(t) for t, _ in self.capture.guards}
+        memory = {t._storage for t in self.holders if t._storage is not None}
         execute.drop_dead(tr)
         for t in tr.live:
-            pending = t._storage is None or t._storage.array is None
+            pending = t._storage is None or (t._storage.array is None and t._storage not in memory)
             if id(t) not in allowed and pending:
                 node = tr.entries()[t._at[1]] if t._at[0] == tr.epoch else None
                 where = f" (made at {node.line[0]}:{node.line[1]})" if node is not None and node.line else ""

@@ -217,32 +217,35 @@ def values_read(op: Any, metas: Sequence[Node], y: Node, attrs: Any) -> frozense
 
 
 def backward_pass(
-    region: Any, start: dict[int, Tensor], keep: frozenset[int] | set[int], seen: Callable[[int, Tensor], Tensor] | None
-) -> tuple[dict[int, Tensor], dict[int, Tensor], list[int]]:
-    """Walk a region from the slots of `start` (slot -> gradient) to its sources.
+    region: Any, start: dict[int, list[Tensor]], keep: frozenset[int], seen: Callable[[int, Tensor], Tensor] | None
+) -> tuple[dict[int, list[Tensor]], dict[int, Tensor], list[int]]:
+    """Walk a region from the slots of `start` (slot -> parts of its gradient) to its sources.
 
-    Returns the gradients at sources by slot, those at the slots of `keep`, and the slots whose saved values were read. `seen`
-    is called with each slot's complete gradient and returns the one to use (hooks).
+    Returns the parts of gradients at sources by slot, the gradients at the slots of `keep`, and the slots whose saved values
+    were read. `seen` is called with each slot's complete gradient and returns the one to use (hooks). Parts come in the order
+    of their consumers, youngest first, and are added up in that order only when all are there, so that it does not matter for
+    the bits where a trace was cut.
     """
     entries = region.entries
-    pending = dict(start)
+    pending = {slot: list(parts) for slot, parts in start.items()}
     heap = [-slot for slot in pending]
     heapq.heapify(heap)
-    at_sources: dict[int, Tensor] = {}
+    at_sources: dict[int, list[Tensor]] = {}
     kept: dict[int, Tensor] = {}
     passed: list[int] = []
     while heap:
         slot = -heapq.heappop(heap)
-        g = pending.pop(slot)
+        parts = pending.pop(slot)
         node = entries[slot]
+        op = node.op
+        if op is LEAF or op is ALIAS:
+            at_sources[slot] = parts
+            continue
+        g = total(parts)
         if seen is not None:
             g = seen(slot, g)
         if slot in keep:
             kept[slot] = g
-        op = node.op
-        if op is LEAF or op is ALIAS:
-            at_sources[slot] = g
-            continue
         if op is arrays.function:
             gradients = region.functions[slot](slot, g, pending)
             if gradients is None:
@@ -261,11 +264,19 @@ def backward_pass(
             gradient = sum_to(gradient, meta.shape)
             present = pending.get(operand)
             if present is None:
-                pending[operand] = gradient
+                pending[operand] = [gradient]
                 heapq.heappush(heap, -operand)
             else:
-                pending[operand] = present + gradient
+                present.append(gradient)
     return at_sources, kept, passed
+
+
+def total(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of a gradient's parts, in their order."""
+    g = parts[0]
+    for part in parts[1:]:
+        g = g + part
+    return g
 
 
 def run(
@@ -345,14 +356,15 @@ def _run(
         tape.flush(tr)  # Python code will run in the middle: it finds values, and the trace goes on from there
     found: dict[int, Tensor] = {}
     wanted: dict[int, Tensor] | None = None if inputs is None else {id(t): t for t in inputs}
-    starts: dict[Any, dict[int, Tensor | None]] = {}
+    starts: dict[Any, dict[int, list[Tensor]]] = {}
+    leaves: dict[int, tuple[Tensor, list[Tensor]]] = {}  # leaves reached, and the parts of their gradients
     for root, g in zip(roots, gradients, strict=True):
         where = _region_of(tr, root)
+        parts = [g if g is not None else _ones(root)]
         if where is None:
-            _arrive(root, g if g is not None else arrays_ones(root), wanted, found, accumulate, create)
+            _reach(leaves, root, parts)
         else:
-            region, slot = where
-            _push(starts.setdefault(region, {}), slot, g)
+            starts.setdefault(where[0], {}).setdefault(where[1], []).extend(parts)
     by_region: dict[Any, dict[int, Tensor]] = {}  # region -> slots of inputs that are not leaves
     for t in inputs or ():
         where = _region_of(tr, t)
@@ -372,16 +384,27 @@ def _run(
             else:
                 found[id(keep[slot])] = g
         sources = tr.sources if region is None else region.sources
-        for slot, g in at_sources.items():
+        for slot, parts in at_sources.items():
             source = sources.get(slot)
             if source is None:
                 continue
             origin = source._origin if isinstance(source, Tensor) else source
             if origin is not None:
-                _push(starts.setdefault(origin[0], {}), origin[1], g)
+                starts.setdefault(origin[0], {}).setdefault(origin[1], []).extend(parts)
             else:
-                _arrive(source, g, wanted, found, accumulate, create)
+                _reach(leaves, source, parts)
+    for leaf, parts in leaves.values():
+        if wanted is None or id(leaf) in wanted:
+            g = _arrive(leaf, total(parts), accumulate, create)
+            if not accumulate:
+                found[id(leaf)] = g
     return found
+
+
+def _reach(leaves: dict[int, tuple[Tensor, list[Tensor]]], leaf: Tensor, parts: list[Tensor]) -> None:
+    if leaf._stands_for is not None:
+        leaf = leaf._stands_for
+    leaves.setdefault(id(leaf), (leaf, []))[1].extend(parts)
 
 
 def _region_of(tr: Trace, t: Tensor) -> tuple[Any, int] | None:
@@ -399,12 +422,7 @@ def _region_of(tr: Trace, t: Tensor) -> tuple[Any, int] | None:
     return t._origin
 
 
-def _push(start: dict[int, Any], slot: int, g: Tensor | None) -> None:
-    present = start.get(slot)
-    start[slot] = g if present is None else present + g
-
-
-def arrays_ones(t: Tensor) -> Tensor:
+def _ones(t: Tensor) -> Tensor:
     """The gradient of a root with respect to itself."""
     tr = local.trace
     tr.static += 1
@@ -415,27 +433,28 @@ def arrays_ones(t: Tensor) -> Tensor:
 
 
 def _walk_pending(
-    tr: Trace, start: dict[int, Tensor | None], keep: frozenset[int], retain: bool, create: bool
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool
+) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over the pending trace: one edge, if the trace has been here before."""
-    given = [(slot, g) for slot, g in start.items() if g is not None]
-    slots = tape.slots_of(tr, [g for _, g in given])
+    slots = tape.slots_of(tr, [g for parts in start.values() for g in parts])
     plain = not tr.hooks and not tr.functions
-    key = ("backward", tuple(start), tuple([s for s, _ in given]), slots, keep, retain, create)
+    key = ("backward", tuple([(s, len(parts)) for s, parts in start.items()]), slots, keep, retain, create)
     if plain:
         edge = tr.node.next.get(key) or tr.real.next.get(key)
         if edge is not None:
             tr.node = edge.end if type(tr.node) is not tape.Urgent else tape.Urgent(edge.end)
             sources, kept = edge.outputs
-            return {s: tape.result(tr, n) for s, n in sources}, {s: tape.result(tr, n) for s, n in kept}
+            return (
+                {s: [tape.result(tr, n) for n in nodes] for s, nodes in sources},
+                {s: tape.result(tr, n) for s, n in kept},
+            )
     origin = tr.real
     first = len(tr.live)
     tr.static += 1
     try:
         tape.mark(tr, ("start", key), tape.COMPOSITE, (), "backward")
         region = Pending(tr)
-        complete = {s: g if g is not None else arrays.full_like(region.value(s), 1.0) for s, g in start.items()}
-        at_sources, kept_values, passed = backward_pass(region, complete, keep, _hooks(region))
+        at_sources, kept_values, passed = backward_pass(region, start, keep, _hooks(region))
         if not retain and passed:
             freed = frozenset(passed)
             tape.mark(tr, ("released", freed), tape.RELEASED, (), freed)
@@ -447,13 +466,14 @@ def _walk_pending(
     del tr.live[first:]
     if plain:
         outputs = (
-            [(s, t._meta) for s, t in at_sources.items()],
+            [(s, [t._meta for t in parts]) for s, parts in at_sources.items()],
             [(s, t._meta) for s, t in kept_values.items()],
         )
-        if all(type(n) is Node for part in outputs for _, n in part):
+        nodes = [n for _, part in outputs[0] for n in part] + [n for _, n in outputs[1]]
+        if all(type(n) is Node for n in nodes):
             origin.next[key] = Edge(tr.real, outputs)
     return (
-        {s: _fresh(tr, t) for s, t in at_sources.items()},
+        {s: [_fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
         {s: _fresh(tr, t) for s, t in kept_values.items()},
     )
 
@@ -465,20 +485,22 @@ def _fresh(tr: Trace, t: Tensor) -> Tensor:
 
 
 def _walk_graph(
-    graph: Graph, start: dict[int, Tensor | None], keep: frozenset[int], retain: bool
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool
+) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run; what it saved enters the pending trace as inputs."""
     tr = local.trace
     tr.static += 1
     try:
-        complete = {s: g if g is not None else _shaped(graph.entries[s], 1.0) for s, g in start.items()}
-        at_sources, kept, passed = backward_pass(graph, complete, keep, _hooks(graph))
+        at_sources, kept, passed = backward_pass(graph, start, keep, _hooks(graph))
     finally:
         tr.static -= 1
     if not retain:
         graph.release(passed)
     tr = local.trace
-    return {s: _fresh(tr, t) for s, t in at_sources.items()}, {s: _fresh(tr, t) for s, t in kept.items()}
+    return (
+        {s: [_fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
+        {s: _fresh(tr, t) for s, t in kept.items()},
+    )
 
 
 def _shaped(node: Node, value: float) -> Tensor:
@@ -518,23 +540,15 @@ def run_hooks(t: Tensor, g: Tensor) -> Tensor:
     return g
 
 
-def _arrive(
-    leaf: Tensor, g: Tensor, wanted: dict[int, Tensor] | None, found: dict[int, Tensor], accumulate: bool, create: bool
-) -> None:
-    """A gradient has reached a leaf."""
-    if leaf._stands_for is not None:
-        leaf = leaf._stands_for
-    if wanted is not None and id(leaf) not in wanted:
-        return
+def _arrive(leaf: Tensor, g: Tensor, accumulate: bool, create: bool) -> Tensor:
+    """A leaf's gradient is complete."""
     if leaf._hooks:
         g = run_hooks(leaf, g)
     if accumulate:
         _accumulate(leaf, g, create)
         for hook in list((leaf._after_hooks or {}).values()):
             hook(leaf)
-    else:
-        present = found.get(id(leaf))
-        found[id(leaf)] = g if present is None else present + g
+    return g
 
 
 def _accumulate(leaf: Tensor, g: Tensor, create: bool) -> None:

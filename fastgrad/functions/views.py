@@ -70,10 +70,15 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
     if moved is None:
         return None
     if base._meta.requires_grad and tr.grad_enabled:
-        t = tape.apply(op, (base,), attrs)
-        if t._storage is None and t._at[0] == tape.local.trace.epoch:
-            t._base = base if base._base is None else base._base
-            return share(t, base, *moved)
+        tape.room(tr)
+        tr.static += 1  # the view is on its memory before anything runs
+        try:
+            t = tape.apply(op, (base,), attrs)
+        finally:
+            tr.static -= 1
+        t._base = base if base._base is None else base._base
+        share(t, base, *moved)
+        tape.settle(tr)
         return t
     meta = base._meta
     t = object.__new__(tape.TENSOR)
