@@ -25,8 +25,8 @@ class Peer:
 
 
 PEERS: dict[str, Peer] = {
-    "fastgrad_plain": Peer("fastgrad, plain loop", ("fastgrad",), threads=False),
-    "fastgrad_compiled": Peer("fastgrad.compile", ("fastgrad",), threads=False),
+    "fastgrad_plain": Peer("fastgrad, plain loop", ("fastgrad",)),
+    "fastgrad_compiled": Peer("fastgrad.compile", ("fastgrad",)),
     "numba_by_hand": Peer("Numba by hand", ("numba", "scipy")),
     "numpy_by_hand": Peer("NumPy by hand", ("numpy",)),
     "pytensor": Peer("PyTensor (Numba)", ("pytensor", "numba")),

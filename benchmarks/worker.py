@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from .peers import OURS
 from .workload import Difference, Step
 
 __all__ = ["Runner", "main"]
@@ -65,6 +66,8 @@ class _Worker:
     def build(self, workload: str, peer: str) -> dict[str, Any]:
         from .registry import WORKLOADS
 
+        if peer in OURS and "BENCHMARK_THREADS" in os.environ:
+            importlib.import_module("fastgrad").set_num_threads(int(os.environ["BENCHMARK_THREADS"]))
         described = WORKLOADS[workload]
         start = time.perf_counter()
         self.runner = Runner(described.build(peer), described.once)

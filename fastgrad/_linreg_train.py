@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import compile as compile_step
-from . import float32, float64, optim, tensor, zeros
+from . import float32, float64, from_numpy, optim, tensor, zeros
 from ._linreg_data import Block, MemoryBatches, StreamBatches
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -28,6 +28,7 @@ WINDOW_STEPS = 400
 LAST_RATE = 1e-3
 MOMENTUM = 0.9
 PROBE_ROWS = 4096
+LOADED = 4
 
 
 @dataclass
@@ -193,12 +194,30 @@ class Trainer:
         self.step = make_step(self.weight, self.bias, optimizer, self.total, settings)
         self.schedule = Schedule(optimizer, settings.tolerance, -(-rows // settings.batch))
         self.result = Trained(np.zeros(shape), np.zeros(shape[1:]), rate)
+        self.loaded: dict[int, tuple[Any, Any, list[tuple[Any, Any]]]] = {}
+
+    def load(self, x: np.ndarray, y: np.ndarray) -> list[tuple[Any, Any]]:
+        """The batches of some rows as tensors.
+
+        They are views of two tensors that the next rows of the same number are copied into, since making a view costs as
+        much as a step.
+        """
+        if len(x) in self.loaded:
+            rows, targets, pairs = self.loaded[len(x)]
+            rows.copy_(from_numpy(x))
+            targets.copy_(from_numpy(y))
+            return pairs
+        rows, targets = tensor(x), tensor(y)
+        pairs = list(zip(rows.split(self.settings.batch), targets.split(self.settings.batch), strict=True))
+        if len(self.loaded) < LOADED:
+            self.loaded[len(x)] = rows, targets, pairs
+        return pairs
 
     def part(self, x: np.ndarray, y: np.ndarray, ctrl_c: CtrlC) -> int:
         """Step through the batches of some rows; returns the number of rows met before Ctrl-C."""
         batch, count = self.settings.batch, 0
         started = time.perf_counter()
-        for count, pair in enumerate(zip(tensor(x).split(batch), tensor(y).split(batch), strict=True), 1):
+        for count, pair in enumerate(self.load(x, y), 1):
             self.step(*pair)
             if count == 1 and self.result.steps == 0:
                 self.total.tolist()

@@ -227,7 +227,7 @@ def _sharing(
             holders.append(storage)
         meta = t._meta
         if meta.requires_grad and type(meta) is not Signature:
-            roots.append(t._at[1])
+            roots.append(meta.slot)
             rooted.append(t)
     return tr.real
 

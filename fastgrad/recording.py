@@ -448,6 +448,7 @@ def _number(tr: Trace, op: Any, value: Any, key: Hashable, source: Any) -> Tenso
     t = _new(TENSOR)
     t._at = (tr.epoch, node.slot)
     t._meta = node
+    t._number = (op, value, key, source)
     return t
 
 
@@ -476,8 +477,8 @@ RELEASED = Marker("released", -7)
 
 
 def follow(tr: Trace, t: Tensor) -> None:
-    """Put a tensor that no entry made into the list of those whose values may be wanted, once."""
-    if t._followed != tr.epoch:
+    """Put a tensor that no entry of this trace made into the list of those whose values may be wanted, once."""
+    if t._followed != tr.epoch and type(t._meta) is Signature:
         t._followed = tr.epoch
         tr.live.append(t)
 
@@ -490,6 +491,9 @@ def _source(tr: Trace, t: Tensor) -> Any:
 def enter(tr: Trace, t: Tensor) -> int:
     """Make a tensor from outside an input of the trace; returns its slot. May run the trace, which changes its epoch."""
     storage = t._storage
+    if t._number is not None:
+        t._at = _number(tr, *t._number)._at
+        return t._at[1]
     if storage is None or (storage.array is None and storage.at[0] != tr.epoch):
         materialize(t)  # pending in another thread, or left behind by an error
         storage = t._storage
@@ -547,14 +551,18 @@ def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
             tr.capture.fixed.add(storage)
         if not source:
             node = tr.entries()[current]
+            keeps = meta.requires_grad and not node.requires_grad  # written without gradients: its own history stands
             if t._whole and node.shape == meta.shape and not t._detached:
-                t._at, t._meta = (tr.epoch, current), node
-                follow(tr, t)
+                t._at = (tr.epoch, current)
+                if not keeps:
+                    follow(tr, t)
+                    t._meta = node
                 return current
             value = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
             t._at = (tr.epoch, value.slot)
-            t._meta = value
-            follow(tr, t)
+            if not keeps:
+                follow(tr, t)
+                t._meta = value
             return value.slot
         key: Any = (ALIAS.code, current, meta, geometry)
         node = extend(tr, key, ALIAS, (current,), geometry, meta.shape, meta.dtype, True)

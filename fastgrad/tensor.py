@@ -72,6 +72,7 @@ class Tensor:
     _retains: bool = False
     _stands_for: Tensor | None = None
     _writes: int = 0
+    _number: tuple[Any, ...] | None = None  # what a Python number on the tape is made of
     _followed: int = -1  # the epoch in which the trace lists it although no entry made it
     __array_priority__ = 1000
 

@@ -166,7 +166,7 @@ def _sizes(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
 
 def _filled(shape: tuple[int, ...], value: Any, kind: dtype_, constant: bool) -> Tensor:
     tr = tape.local.trace
-    number = tape.constant(value) if constant else tape.scalar(value)
+    number = value if isinstance(value, tape.TENSOR) else tape.constant(value) if constant else tape.scalar(value)
     if number.dtype is not kind:
         number = tape.apply(CONVERT, (number,), kind)
     made = tape.apply(arrays.expand, (number,), shape)
@@ -201,8 +201,11 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     """A tensor filled with a number; its type follows the number's."""
     check_device(device)
     if isinstance(fill_value, tape.TENSOR):
-        fill_value = fill_value.item()
-    kind = _inferred(np.asarray(fill_value)) if dtype is None else to_dtype(dtype)
+        kind = fill_value.dtype
+    else:
+        kind = _inferred(np.asarray(fill_value))
+    if dtype is not None:
+        kind = to_dtype(dtype)
     return _finish(_filled(_sizes("full", (size,)), fill_value, kind, False), requires_grad)
 
 

@@ -44,6 +44,9 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         raise RuntimeError("in-place operations cannot be part of a composite")
     value_slot = tape.slots_of(tr, (value,))[0]
     value_node = value._meta if type(value._meta) is Node else tr.entries()[value_slot]
+    if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf and t._whole:
+        value_slot = _overwritten(tr, t, value_slot)  # what was overwritten gets a gradient of zeros
+        value_node = tr.entries()[value_slot]
     storage = t._storage
     if storage is None and t._at[0] == tr.epoch:
         _rebind(tr, t, value_node)
@@ -100,6 +103,18 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     return t
 
 
+def _overwritten(tr: Trace, t: Tensor, value_slot: int) -> int:
+    """All of a tensor replaced by a value without a history: it keeps its own, as in PyTorch."""
+    old = _handle(tr, tape.slots_of(tr, (t,))[0])
+    tr.static += 1
+    try:
+        made = tape.apply(arrays.as_strided_scatter, (old, _handle(tr, value_slot)), (t._meta.shape, None, 0))
+    finally:
+        tr.static -= 1
+    tr.live.pop()
+    return made._at[1]
+
+
 def _handle(tr: Trace, slot: int) -> Tensor:
     t = object.__new__(tape.TENSOR)
     t._at = (tr.epoch, slot)
@@ -117,12 +132,10 @@ def _history(tr: Trace, base: Tensor, slot: int) -> None:
 def _rebind(tr: Trace, t: Tensor, node: Any) -> None:
     """The handle stands for another entry from now on."""
     t._at = (tr.epoch, node.slot)
-    known = type(t._meta) is not Signature  # made by an entry: the trace lists it
-    if node.requires_grad or known:
+    if node.requires_grad or type(t._meta) is not Signature:
+        tape.follow(tr, t)
         t._meta = node
         t._origin = None
-        if not known:
-            tape.follow(tr, t)
 
 
 def _fitted(name: str, t: Tensor, value: Tensor) -> Tensor:

@@ -424,7 +424,7 @@ class Assembler:
                 x = self.section.canonical(x)
                 readers[x] = readers.get(x, 0) + 1
         loaded: dict[Any, Reference] = {}
-        freed: set[int] = set()
+        idle: list[tuple[int, int]] = []  # blocks whose value nobody reads any more in an iteration
         uses = dict(readers)
         for slot in slots:
             node = entries[slot]
@@ -445,7 +445,7 @@ class Assembler:
             size = node.dtype.itemsize
             private = self.remaining[slot] == uses.get(slot, 0) and slot not in self.saved_roots
             if private:
-                y: Reference = (ARENA, 0, self.arena.take(BLOCK * size))
+                y: Reference = (ARENA, 0, self._block(idle, BLOCK * size))
                 local[slot] = y
                 y_step = 0
             else:
@@ -458,11 +458,7 @@ class Assembler:
             for x in operands:
                 readers[x] -= 1
                 if readers[x] == 0 and x in local:
-                    self.arena.give(local[x][2], BLOCK * entries[x].dtype.itemsize)
-                    freed.add(x)
-        for x, reference in local.items():
-            if x not in freed:
-                self._scratch.append((reference[2], BLOCK * entries[x].dtype.itemsize))
+                    idle.append((local[x][2], BLOCK * entries[x].dtype.itemsize))
         if len(body) == 1 and not partials:
             record = body[0]
             record[1] = n
@@ -476,6 +472,16 @@ class Assembler:
             node = self._node = entries[slot]
             y = self._new(slot, self._landing(slot, ()))
             self.record(reduce_kernels.partial_sum(node.dtype.code), blocks, y, target)
+
+    def _block(self, idle: list[tuple[int, int]], size: int) -> int:
+        """The offset of a block inside a loop: one that is idle by now, or a new one for the time of the loop."""
+        for i, (offset, free) in enumerate(idle):
+            if free == size:
+                del idle[i]
+                return offset
+        offset = self.arena.take(size)
+        self._scratch.append((offset, size))
+        return offset
 
     def _loop_reads(self, slots: list[int], inside: set[int]) -> list[int]:
         """The values that the loop reads element for element, once for each reading."""
@@ -507,8 +513,7 @@ class Assembler:
         key = (place.reference, strides)
         target = loaded.get(key)
         if target is None:
-            offset = self.arena.take(BLOCK * size)
-            self._scratch.append((offset, BLOCK * size))
+            offset = self._block([], BLOCK * size)
             target = loaded[key] = (ARENA, 0, offset)
             body.append([copy_kernels.load(self.code(x)), 0, target, place.reference, self.steps(frame.shape, strides), 0])
             advance.append([0, 0, 0, 0, 0, BLOCK])
