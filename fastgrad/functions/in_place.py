@@ -40,6 +40,7 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     """Make `value` (same shape and dtype) the value of `t`, in its memory."""
     tr = tape.local.trace
     _check(t, tr)
+    assert value._meta.dtype is t._meta.dtype and value._meta.shape == t._meta.shape
     if tr.static:
         raise RuntimeError("in-place operations cannot be part of a composite")
     value_slot = tape.slots_of(tr, (value,))[0]

@@ -35,12 +35,13 @@ def _adam(
         count = convert(step, float64)
         mean = mean + (g - mean) * rest1
         square = square * beta2 + g * g * rest2
-        size = lr / (1 - beta1**count)
+        size = convert(lr / (1 - beta1**count), p.dtype)
+        spread = convert(sqrt(1 - beta2**count), p.dtype)
         top = square
         if tops:
             top = maximum(tops[i], square)
             new[4].append(top)
-        denominator = sqrt(top) / sqrt(1 - beta2**count) + eps
+        denominator = sqrt(top) / spread + eps
         new[0].append(p - mean / denominator * size)
         new[1].append(step)
         new[2].append(mean)
