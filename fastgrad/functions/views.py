@@ -84,6 +84,7 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
     t = object.__new__(tape.TENSOR)
     t._at = STALE
     t._meta = Signature.of(op.infer(meta.shape, attrs), meta.dtype)
+    t._detached = base._detached or meta.requires_grad
     t._base = base if base._base is None else base._base
     share(t, base, *moved)
     if t._storage.array is None:
