@@ -231,7 +231,8 @@ class Trainer:
         """One pass over the rows; returns the mean squared errors. Raises FloatingPointError if they diverge."""
         seen, loss, epochs = 0, np.zeros(self.shape[1:]), self.settings.epochs
         self.total.zero_()
-        for x, y in parts(self.batches.epoch(), self.settings.batch * max(64, self.rows // (16 * self.settings.batch))):
+        batches = min(max(64, self.rows // (16 * self.settings.batch)), 512)
+        for x, y in parts(self.batches.epoch(), self.settings.batch * batches):
             self.schedule.cool((number - 1 + seen / self.rows) / epochs)
             seen += self.part(x, y, ctrl_c)
             loss = np.array(self.total.tolist()) / seen

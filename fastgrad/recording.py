@@ -541,46 +541,53 @@ def enter_storage(tr: Trace, t: Tensor) -> int:
 def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
     """The slot of a tensor whose memory is in the trace under another tensor's name."""
     meta = t._meta
-    source = meta.requires_grad and type(meta) is Signature and t._origin is None
-    if storage in tr.written or storage.array is None:
-        if source and tr.grad_enabled and tr.capture is None and not tr.static:
-            flush(tr)  # a new iteration reads what the last one wrote: the trace ends here
-            return enter(tr, t)
-        geometry = (meta.shape, t._strides, t._offset)
-        if tr.capture is not None:
-            tr.capture.fixed.add(storage)
-        if not source:
-            node = tr.entries()[current]
-            keeps = meta.requires_grad and not node.requires_grad  # written without gradients: its own history stands
-            if t._whole and node.shape == meta.shape and not t._detached:
-                t._at = (tr.epoch, current)
-                if not keeps:
-                    follow(tr, t)
-                    t._meta = node
-                return current
-            value = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
-            t._at = (tr.epoch, value.slot)
-            if not keeps:
-                follow(tr, t)
-                t._meta = value
-            return value.slot
-        key: Any = (ALIAS.code, current, meta, geometry)
-        node = extend(tr, key, ALIAS, (current,), geometry, meta.shape, meta.dtype, True)
-    else:
-        key = (ALIAS.code, current, meta, t._strides)
+    if storage.array is not None and storage not in tr.written:
+        key: Any = (ALIAS.code, current, meta, t._strides)
         node = extend(tr, key, ALIAS, (current,), (meta.shape, t._strides, None), meta.shape, meta.dtype, meta.requires_grad)
         tr.addresses.append(storage.address + t._offset * meta.dtype.itemsize)
         if tr.capture is not None:
             tr.capture.alias(t, storage)
-    if meta.requires_grad:
+        if meta.requires_grad:
+            tr.sources[node.slot] = _source(tr, t)
+        t._at = (tr.epoch, node.slot)
+        return node.slot
+    outside = meta.requires_grad and type(meta) is Signature  # its history is not in this trace
+    if outside and t._origin is None and tr.grad_enabled and tr.capture is None and not tr.static:
+        flush(tr)  # a new iteration reads what the last one wrote: the trace ends here
+        return enter(tr, t)
+    if tr.capture is not None:
+        tr.capture.fixed.add(storage)
+    return _enter_written(tr, t, current, outside)
+
+
+def _enter_written(tr: Trace, t: Tensor, current: int, outside: bool) -> int:
+    """The slot of a tensor whose memory this trace has written: the present value, with the writer's history if that has one,
+    else with the tensor's own."""
+    meta, epoch = t._meta, tr.epoch
+    geometry = (meta.shape, t._strides, t._offset)
+    whole = tr.entries()[current]
+    if outside and (t._origin is None or not whole.requires_grad):
+        node = extend(tr, (ALIAS.code, current, meta, geometry), ALIAS, (current,), geometry, meta.shape, meta.dtype, True)
         tr.sources[node.slot] = _source(tr, t)
-    t._at = (tr.epoch, node.slot)
+        t._at = (epoch, node.slot)
+        return node.slot
+    if t._whole and whole.shape == meta.shape and not t._detached:
+        node = whole
+    else:
+        node = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
+    if meta.requires_grad and not node.requires_grad:
+        slots = (node.slot, meta.slot)
+        node = extend(tr, (REWRITTEN.code, *slots), REWRITTEN, slots, None, meta.shape, meta.dtype, True)
+    t._at = (epoch, node.slot)
+    follow(tr, t)
+    t._meta = node
     return node.slot
 
 
 SNAPSHOT_BYTES = 32768
 snapshot: Callable[[Any], Any]  # a copy of a tensor's present value, made at once
 AS_STRIDED: Any = None
+REWRITTEN: Any = None
 
 
 def _enter_shared(tr: Trace, t: Tensor) -> int:

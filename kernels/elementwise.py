@@ -55,7 +55,7 @@ def elementwise(expression: str, y: str, operands: tuple[str, ...], modes: str) 
             values.append(f"        {name} = {_read(read, dtype)}")
     return build(
         _SOURCE.format(
-            modules="native, vmath" if "vmath." in expression else "native",
+            modules=", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in expression]),
             y_at=pointer(y),
             loads="\n".join(loads),
             values="\n".join(values),

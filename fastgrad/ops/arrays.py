@@ -181,6 +181,9 @@ as_strided = AsStrided(
     lambda g, y, a, k: (_unstride(g, a, k),),
 )
 tape.AS_STRIDED = as_strided
+# the first operand's value with the second one's history: what a tensor is after its memory was written without gradients
+rewritten = View("rewritten", lambda shape, k: shape, lambda shape, strides, k: (strides, 0), lambda g, y, a, b: (None, g))
+tape.REWRITTEN = rewritten
 # the result of a user-defined Function: its first operand's value, with the other operands behind it
 function = View("function", lambda shape, k: shape, lambda shape, strides, k: (strides, 0), lambda g, y, *rest: (g,))
 detach = View("detach", lambda shape, k: shape, lambda shape, strides, k: (strides, 0), None)  # type: ignore[arg-type]

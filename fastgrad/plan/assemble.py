@@ -557,7 +557,14 @@ class Assembler:
             if place.reference != (OUTPUT, number, 0):
                 self._load((OUTPUT, number, 0), slot, place, node.numel)
         for slot in section.save:
-            self.kept[slot] = self.place_of(slot)
+            place = self.place_of(slot)
+            if place.root in section.writes:  # memory that is about to change: the old value is copied
+                node = self.entries[slot]
+                reference = (KEPT, 0, self.kept_bytes)
+                self.kept_bytes += aligned(node.numel * node.dtype.itemsize)
+                self._load(reference, slot, place, node.numel)
+                place = Place(slot, reference, contiguous_strides(node.shape), None)
+            self.kept[slot] = place
         moves = []
         for leaf, slot in section.writes.items():
             value = section.canonical(slot)
