@@ -199,8 +199,8 @@ class Trainer:
     def load(self, x: np.ndarray, y: np.ndarray) -> list[tuple[Any, Any]]:
         """The batches of some rows as tensors.
 
-        They are views of two tensors that the next rows of the same number are copied into, since making a view costs as
-        much as a step.
+        They are views of two tensors that the next rows of the same number are copied into, since making a view costs
+        as much as a step.
         """
         if len(x) in self.loaded:
             rows, targets, pairs = self.loaded[len(x)]

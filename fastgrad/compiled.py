@@ -76,6 +76,12 @@ class Capture:
         if source is not None:
             self.sources[number] = source
 
+    def constant(self, t: Tensor) -> Tensor:
+        """A tensor made from data inside the call: every call gets a copy of its own."""
+        if t._meta.requires_grad:
+            self.refuse("making a leaf that requires gradients")
+        return t.clone()
+
     def guard(self, t: Tensor) -> bool:
         """The truth of a tensor, which a replay must find again."""
         tr = local.trace

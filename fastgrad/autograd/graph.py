@@ -36,8 +36,8 @@ class GradFn:
         return _named(GradFn(tensor))
 
     def name(self) -> str:
-        """The name PyTorch would print: AddBackward0."""
-        return f"{self._name}Backward0"
+        """The name PyTorch would print: AddBackward0; a label may give all of it (SumBackward1)."""
+        return self._name if "Backward" in self._name else f"{self._name}Backward0"
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:

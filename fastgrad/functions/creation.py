@@ -29,7 +29,9 @@ def wrap(array: np.ndarray, requires_grad: bool = False) -> Tensor:
     """A tensor on an array's own memory (C-contiguous), which nobody else writes to."""
     kind = from_numpy_dtype(array.dtype)
     storage = Storage(array, array.ctypes.data, array.size, array.nbytes)
-    return _on(storage, Signature.of(array.shape, kind, requires_grad))
+    t = _on(storage, Signature.of(array.shape, kind, requires_grad))
+    capture = tape.local.trace.capture
+    return t if capture is None else capture.constant(t)
 
 
 def _on(storage: Storage, meta: Signature) -> Tensor:

@@ -12,13 +12,25 @@ from .table import elementwise
 
 # arithmetic
 add = elementwise("add", lambda a, b: a + b, lambda g, y, a, b: (g, g))
-sub = elementwise("sub", lambda a, b: a - b, lambda g, y, a, b: (g, -g), types="number")
+sub = elementwise(
+    "sub", lambda a, b: a - b, lambda g, y, a, b: (g, -g), types="signed",
+    label=lambda a, b: "RsubBackward1" if a.weak else "Sub",
+)  # fmt: skip
+add_scaled = elementwise(
+    "add_scaled", lambda a, b, c: a + c * b, lambda g, y, a, b, c: (g, g * c, None), types="scaled", label="Add"
+)
+sub_scaled = elementwise(
+    "sub_scaled", lambda a, b, c: a - c * b, lambda g, y, a, b, c: (g, -g * c, None), types="scaled", label="Sub"
+)
 mul = elementwise("mul", lambda a, b: a * b, lambda g, y, a, b: (g * b, g * a))
-div = elementwise("div", lambda a, b: a / b, lambda g, y, a, b: (g / b, -g * (y / b)), types="float")
-neg = elementwise("neg", lambda a: -a, lambda g, y, a: (-g,), types="number")
+div = elementwise(
+    "div", lambda a, b: a / b, lambda g, y, a, b: (g / b, -g * (y / b)), types="float",
+    label=lambda a, b: "Mul" if a.weak else "Div",
+)  # fmt: skip
+neg = elementwise("neg", lambda a: -a, lambda g, y, a: (-g,), types="signed")
 reciprocal = elementwise("reciprocal", lambda a: 1 / a, lambda g, y, a: (-g * (y * y),), types="float")
-square = elementwise("square", lambda a: a * a, lambda g, y, a: (g * (2 * a),), label="Pow")
-cube = elementwise("cube", lambda a: a * a * a, lambda g, y, a: (g * (3 * (a * a)),), label="Pow")
+square = elementwise("square", lambda a: a * a, lambda g, y, a: (g * (2 * a),), types="count", label="Pow")
+cube = elementwise("cube", lambda a: a * a * a, lambda g, y, a: (g * (3 * (a * a)),), types="count", label="Pow")
 pow = elementwise(  # 0 ** 0 and powers of a zero base have the gradients PyTorch gives them
     "pow",
     lambda a, b: pow_(a, b),
@@ -26,24 +38,24 @@ pow = elementwise(  # 0 ** 0 and powers of a zero base have the gradients PyTorc
         where(b == 0, 0, g * (b * pow_(a, b - 1))),
         where((a == 0) & (b >= 0), 0, g * (y * log(a))),
     ),
+    types="number",
+    label=lambda a, b: "PowBackward2" if a.weak else "Pow" if b.weak else "PowBackward1",
 )
 floor_divide = elementwise(
     "floor_divide", lambda a, b: floordiv(a, b), lambda g, y, a, b: (zero(g), zero(g)), types="number"
 )
 remainder = elementwise(
-    "remainder", lambda a, b: modulo(a, b), lambda g, y, a, b: (g, -g * floor(a / b)), types="number"
+    "remainder", lambda a, b: modulo(a, b), lambda g, y, a, b: (g, -g * floor_divide(a, b)), types="number"
 )
 
-# signs and choices
-abs = elementwise("abs", lambda a: abs_(a), lambda g, y, a: (g * sign(a),))
-sign = elementwise(
-    "sign", lambda a: where(a > 0, 1, where(a < 0, -1, where(a == 0, 0, a))), lambda g, y, a: (zero(g),)
-)
+# signs and choices; at a tie, and where an operand is NaN, the gradients are PyTorch's
+abs = elementwise("abs", lambda a: abs_(a), lambda g, y, a: (g * sign(a),), types="number")
+sign = elementwise("sign", lambda a: where(a > 0, 1, where(a < 0, -1, 0)), lambda g, y, a: (zero(g),))
 maximum = elementwise(
     "maximum",
     lambda a, b: where((a > b) | (a != a), a, b),
     lambda g, y, a, b: (
-        where(a > b, g, where(a == b, g * 0.5, 0)),
+        where(a < b, 0, where(a == b, g * 0.5, g)),
         where(a > b, 0, where(a == b, g * 0.5, g)),
     ),
 )
@@ -51,10 +63,11 @@ minimum = elementwise(
     "minimum",
     lambda a, b: where((a < b) | (a != a), a, b),
     lambda g, y, a, b: (
-        where(a < b, g, where(a == b, g * 0.5, 0)),
+        where(a > b, 0, where(a == b, g * 0.5, g)),
         where(a < b, 0, where(a == b, g * 0.5, g)),
     ),
 )
+overwrite = elementwise("overwrite", lambda a, b: b, lambda g, y, a, b: (zero(g), g), label="Copy")
 where_op = elementwise(
     "where",
     lambda a, b, c: where(a, b, c),
@@ -65,17 +78,15 @@ clamp_min = elementwise(
     "clamp_min",
     lambda a, b: where((a > b) | (a != a), a, b),
     lambda g, y, a, b: (where(a >= b, g, 0), where(a < b, g, 0)),
-    label="Clamp",
+    label=lambda a, b: "ClampBackward1" if b.weak else "Clamp",
 )
 clamp_max = elementwise(
     "clamp_max",
     lambda a, b: where((a < b) | (a != a), a, b),
     lambda g, y, a, b: (where(a <= b, g, 0), where(a > b, g, 0)),
-    label="Clamp",
+    label=lambda a, b: "ClampBackward1" if b.weak else "Clamp",
 )
-relu = elementwise(
-    "relu", lambda a: where((a > 0) | (a != a), a, 0), lambda g, y, a: (where(y > 0, g, 0),)
-)
+relu = elementwise("relu", lambda a: where(a < 0, 0, a), lambda g, y, a: (where(y <= 0, 0, g),), types="signed")
 
 # exponentials and logarithms
 exp_op = elementwise("exp", lambda a: exp(a), lambda g, y, a: (g * y,), types="float")
@@ -98,15 +109,21 @@ tanh_op = elementwise("tanh", lambda a: tanh(a), lambda g, y, a: (g * (1 - y * y
 sigmoid_op = elementwise("sigmoid", lambda a: sigmoid(a), lambda g, y, a: (g * (y * (1 - y)),), types="float")
 softplus_op = elementwise("softplus", lambda a: softplus(a), lambda g, y, a: (g * sigmoid(a),), types="float")
 logsigmoid_op = elementwise("logsigmoid", lambda a: logsigmoid(a), lambda g, y, a: (g * sigmoid(-a),), types="float")
+bce_logits = elementwise(  # the cross entropy of sigmoid(a) and b
+    "binary_cross_entropy_with_logits",
+    lambda a, b: (1 - b) * a - logsigmoid(a),
+    lambda g, y, a, b: (g * (sigmoid(a) - b), -g * a),
+    types="float",
+)
 erf_op = elementwise(
     "erf", lambda a: erf(a), lambda g, y, a: (g * (2 / math.sqrt(math.pi) * exp(-(a * a))),), types="float"
 )
 
 # rounding (their gradient is zero)
-floor_op = elementwise("floor", lambda a: floor(a), lambda g, y, a: (zero(g),))
-ceil_op = elementwise("ceil", lambda a: ceil(a), lambda g, y, a: (zero(g),))
-trunc_op = elementwise("trunc", lambda a: trunc(a), lambda g, y, a: (zero(g),))
-round_op = elementwise("round", lambda a: round_(a), lambda g, y, a: (zero(g),))
+floor_op = elementwise("floor", lambda a: floor(a), lambda g, y, a: (zero(g),), types="number")
+ceil_op = elementwise("ceil", lambda a: ceil(a), lambda g, y, a: (zero(g),), types="number")
+trunc_op = elementwise("trunc", lambda a: trunc(a), lambda g, y, a: (zero(g),), types="number")
+round_op = elementwise("round", lambda a: round_(a), lambda g, y, a: (zero(g),), types="number")
 
 # comparisons and logic
 eq = elementwise("eq", lambda a, b: a == b, types="compare")
@@ -123,6 +140,6 @@ isnan = elementwise("isnan", lambda a: a != a, types="test")
 isfinite = elementwise("isfinite", lambda a: (a - a) == 0, types="test")
 isinf = elementwise("isinf", lambda a: (abs_(a) == math.inf), types="test")
 truth = elementwise("truth", lambda a: a != 0, types="test", label="Bool")
-bitwise_and = elementwise("bitwise_and", lambda a, b: a & b)
-bitwise_or = elementwise("bitwise_or", lambda a, b: a | b)
-bitwise_xor = elementwise("bitwise_xor", lambda a, b: a ^ b)
+bitwise_and = elementwise("bitwise_and", lambda a, b: a & b, types="bits")
+bitwise_or = elementwise("bitwise_or", lambda a, b: a | b, types="bits")
+bitwise_xor = elementwise("bitwise_xor", lambda a, b: a ^ b, types="bits")

@@ -20,6 +20,7 @@ OPERATIONS: dict[str, Operation] = {}
 BY_CODE: list[Operation] = []
 
 Shape = tuple[int, ...]
+Label = str | Callable[..., str] | None  # what `grad_fn` shows: a text, or a function of the operands' nodes
 
 
 class Operation:
@@ -27,12 +28,13 @@ class Operation:
 
     kind = "array"
 
-    def __init__(self, name: str, gradient: Callable[..., Any] | None, label: str | None) -> None:
+    def __init__(self, name: str, gradient: Callable[..., Any] | None, label: Label) -> None:
         if name in OPERATIONS:
             raise ValueError(f"operation {name} is declared twice")
         self.name = name
         self.gradient = gradient
-        self.label = label or name.replace("_", " ").title().replace(" ", "")
+        self.label_of = label if callable(label) else None
+        self.label = label if isinstance(label, str) else name.replace("_", " ").title().replace(" ", "")
         self.code = len(BY_CODE)
         OPERATIONS[name] = self
         BY_CODE.append(self)
@@ -85,14 +87,15 @@ class Elementwise(Operation):
     """y[i] = rule(a[i], b[i], ...), operands broadcast.
 
     `types` says what it computes in: "any" the promoted type, "float" a floating-point type, "compare" the promoted type with
-    a bool result, "logical" bool operands and result, "test" one operand with a bool result, "same" float or integer without
-    promotion, "where" (bool, promoted, promoted), "number" the promoted type but not bool.
+    a bool result, "logical" bool operands and result, "test" one operand with a bool result, "where" (bool, promoted,
+    promoted), "scaled" (promoted, promoted, a number in their type), "count" the promoted type with bool as int64. The others
+    are the promoted type and refuse what PyTorch refuses: "number" bool, "signed" any bool operand, "bits" floats.
     """
 
     kind = "elementwise"
 
     def __init__(
-        self, name: str, rule: Callable[..., Any], gradient: Callable[..., Any] | None, types: str, label: str | None
+        self, name: str, rule: Callable[..., Any], gradient: Callable[..., Any] | None, types: str, label: Label
     ) -> None:
         super().__init__(name, gradient, label)
         self.rule = rule
@@ -107,6 +110,7 @@ class Elementwise(Operation):
         return found
 
     def compute_type(self, metas: Sequence[tape.Node]) -> dtypes.dtype:
+        """The type that the rule computes in; raises for operands that the operation does not take."""
         first = metas[0]
         if len(metas) == 1:
             common = first.dtype if not first.weak else dtypes.result_type([(first.dtype, True, True)])
@@ -116,13 +120,34 @@ class Elementwise(Operation):
                 common = first.dtype
             else:
                 common = dtypes.result_type([(m.dtype, not m.shape, m.weak) for m in metas])
-        if self.types == "float" and common.category != FLOAT:
+        types = self.types
+        if types == "float" and common.category != FLOAT:
             return dtypes.get_default_dtype()
-        if self.types == "logical":
+        if types == "logical":
             return dtypes.bool_
-        if self.types == "number" and common is dtypes.bool_:
-            raise RuntimeError(f"{self.name}: not defined for bool tensors; use the logical operations instead")
+        if types == "count" and common is dtypes.bool_:
+            return dtypes.int64
+        if (types == "number" and common is dtypes.bool_) or (types == "bits" and common.category == FLOAT):
+            raise NotImplementedError(f'"{self.name}" not implemented for {common}; convert the operands first')
+        if types == "signed" and any([m.dtype is dtypes.bool_ for m in metas]):
+            raise RuntimeError(
+                f"{self.name}: not supported with a bool tensor; to invert a mask, use the `~` or `logical_not()` operator instead"
+            )
         return common
+
+    def _wanted(self, metas: Sequence[tape.Node]) -> list[dtypes.dtype]:
+        """The types that the operands are converted to."""
+        if self.types == "where":
+            common = self.compute_type(metas[1:])
+            return [dtypes.bool_, common, common]
+        if self.types == "scaled":
+            common, factor = self.compute_type(metas[:2]), metas[2].dtype
+            if factor.category == FLOAT and common.category != FLOAT:
+                raise RuntimeError(f"{self.name}: For integral input tensors, argument alpha must not be a floating point number.")
+            if factor is dtypes.bool_ and common is not dtypes.bool_:
+                raise RuntimeError(f"{self.name}: Boolean alpha only supported for Boolean results.")
+            return [common] * 3
+        return [self.compute_type(metas)] * len(metas)
 
     def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
         shape = metas[0].shape
@@ -131,17 +156,14 @@ class Elementwise(Operation):
                 if m.shape != shape:
                     shape = broadcast(self.name, [m.shape for m in metas])
                     break
-        if self.types == "where":
-            common = self.compute_type(metas[1:])
-            wanted = [dtypes.bool_, common, common]
-        else:
-            common = self.compute_type(metas)
-            wanted = [common] * len(metas)
-        result = dtypes.bool_ if self.types in ("compare", "logical", "test") else common
+        wanted = self._wanted(metas)
+        result = dtypes.bool_ if self.types in ("compare", "logical", "test") else wanted[-1]
+        label = self.label_of(*metas) if self.label_of is not None else None
         slots, metas = convert(tr, slots, metas, wanted)
-        return tape.extend(
-            tr, (self.code, *slots), self, slots, attrs, shape, result, self.differentiable(tr, metas, result)
-        )
+        node = tape.extend(tr, (self.code, *slots), self, slots, attrs, shape, result, self.differentiable(tr, metas, result))
+        if label is not None:
+            node.name = label
+        return node
 
 
 class Convert(Operation):
@@ -182,7 +204,7 @@ class View(Operation):
         infer: Callable[[Shape, Any], Shape],
         move: Callable[[Shape, Shape, Any], tuple[Shape, int] | None],
         gradient: Callable[..., Any],
-        label: str | None = None,
+        label: Label = None,
     ) -> None:
         super().__init__(name, gradient, label)
         self.infer = infer
@@ -208,7 +230,7 @@ class ArrayOperation(Operation):
         infer: Callable[..., tuple[Shape, dtypes.dtype]],
         lower: Callable[..., None],
         gradient: Callable[..., Any] | None,
-        label: str | None = None,
+        label: Label = None,
         promote: bool = False,
         fallible: bool = False,
         in_place: bool = False,
@@ -234,7 +256,7 @@ def elementwise(
     rule: Callable[..., Any],
     gradient: Callable[..., Any] | None = None,
     types: str = "any",
-    label: str | None = None,
+    label: Label = None,
 ) -> Elementwise:
     """Declare an elementwise operation; it becomes the Tensor reading of the rule function of its name."""
     op = Elementwise(name, rule, gradient, types, label)
