@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import recording as tape
-from ..dtypes import int64
+from ..dtypes import bool_, int64
 from ..kernels import gather as gather_kernels
 from ..kernels import matmul as matmul_kernels
 from ..kernels import random as random_kernels
@@ -94,14 +94,19 @@ def _expand(shape: Shape, strides: Shape, new: Shape) -> tuple[Shape, int]:
 
 
 def _slice_shape(shape: Shape, parts: Any) -> Shape:
-    return tuple([size for _, _, size in parts])
+    return tuple([p[2] for p in parts if not isinstance(p, int)])
 
 
 def _slice(shape: Shape, strides: Shape, parts: Any) -> tuple[Shape, int]:
-    offset = 0
-    for (start, _, _), s in zip(parts, strides, strict=True):
-        offset += start * s
-    return tuple([step * s for (_, step, _), s in zip(parts, strides, strict=True)]), offset
+    """One part a dimension: (start, step, size), or a position, which removes the dimension."""
+    offset, moved = 0, []
+    for p, s in zip(parts, strides, strict=True):
+        if isinstance(p, int):
+            offset += p * s
+        else:
+            offset += p[0] * s
+            moved.append(p[1] * s)
+    return tuple(moved), offset
 
 
 def sum_to(g: Any, shape: Shape) -> Any:
@@ -142,26 +147,43 @@ def _unstride(g: Any, a: Any, geometry: Any) -> Any:
     return as_strided_scatter(full_like(a, 0.0), g, attrs=(shape, strides, offset))
 
 
-reshape = View(
-    "reshape",
-    _reshape_shape,
-    lambda shape, strides, new: None if (s := reshape_strides(shape, strides, new)) is None else (s, 0),
-    lambda g, y, a, k: (reshape(g, attrs=a.shape),),
-    "View",
-)
-permute = View(
-    "permute",
-    lambda shape, dims: tuple([shape[d] for d in dims]),
-    _permute,
-    lambda g, y, a, k: (permute(g, attrs=_inverse(k)),),
-)
+# Views that do the same under several names (`unsqueeze` is a reshape) have a row each: the names appear in `grad_fn`.
+
+
+def _reshaping(name: str, label: str | None = None) -> View:
+    return View(
+        name,
+        _reshape_shape,
+        lambda shape, strides, new: None if (s := reshape_strides(shape, strides, new)) is None else (s, 0),
+        lambda g, y, a, k: (reshape(g, attrs=a.shape),),
+        label,
+    )
+
+
+def _permuting(name: str, label: str | None = None) -> View:
+    return View(
+        name,
+        lambda shape, dims: tuple([shape[d] for d in dims]),
+        _permute,
+        lambda g, y, a, k: (permute(g, attrs=_inverse(k)),),
+        label,
+    )
+
+
+def _slicing(name: str) -> View:
+    return View(
+        name,
+        _slice_shape,
+        _slice,
+        lambda g, y, a, k: (as_strided_scatter(full_like(a, 0.0), g, attrs=_scatter_geometry(a, k)),),
+    )
+
+
+reshape, unsqueeze = _reshaping("reshape", "View"), _reshaping("unsqueeze")
+squeeze, squeeze_dim = _reshaping("squeeze"), _reshaping("squeeze_dim", "SqueezeBackward1")
+permute, swap, t = _permuting("permute"), _permuting("transpose"), _permuting("t")
 expand = View("expand", _expand_shape, _expand, lambda g, y, a, k: (sum_to(g, a.shape),))
-slice_ = View(
-    "slice",
-    _slice_shape,
-    _slice,
-    lambda g, y, a, k: (as_strided_scatter(full_like(a, 0.0), g, attrs=_scatter_geometry(a, k)),),
-)
+slice_, select = _slicing("slice"), _slicing("select")
 
 
 class AsStrided(View):
@@ -339,6 +361,12 @@ amax = ArrayOperation("amax", _extreme_infer, _fold("amax"), _extreme_gradient)
 amin = ArrayOperation("amin", _extreme_infer, _fold("amin"), _extreme_gradient)
 
 
+def _arg_infer(metas: Sequence[Any], dims: Shape) -> tuple[Shape, Any]:
+    if metas[0].dtype is bool_:
+        raise RuntimeError("argmax/argmin: does not support bool input; convert it with .int()")
+    return _extreme_infer(metas, dims)[0], int64
+
+
 def _arg(name: str) -> Any:
     def lower(emit: Any, y: int, operands: tuple[int, ...], dims: Shape) -> None:
         a, frame = _frame(emit, operands[0], dims)
@@ -348,8 +376,8 @@ def _arg(name: str) -> Any:
     return lower
 
 
-argmax = ArrayOperation("argmax", lambda m, d: (_extreme_infer(m, d)[0], int64), _arg("argmax"), None)
-argmin = ArrayOperation("argmin", lambda m, d: (_extreme_infer(m, d)[0], int64), _arg("argmin"), None)
+argmax = ArrayOperation("argmax", _arg_infer, _arg("argmax"), None)
+argmin = ArrayOperation("argmin", _arg_infer, _arg("argmin"), None)
 
 
 def _cumsum_lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> None:
@@ -391,6 +419,8 @@ def _matmul_infer(metas: Sequence[Any], k: Any) -> tuple[Shape, Any]:
             f"matmul: expected both operands to have the same dtype, but got {a.dtype} and {b.dtype}; "
             f"convert one with .to({a.dtype})"
         )
+    if a.dtype is bool_:
+        raise NotImplementedError(f'"matmul" not implemented for {a.dtype}; convert the operands with .int() or .float()')
     if a.shape[-1] != b.shape[-2]:
         raise RuntimeError(
             f"matmul: mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, a.shape))} and "
@@ -468,7 +498,7 @@ matmul = _Product(
 
 def _check_index(name: str, meta: Any) -> None:
     if meta.dtype is not int64:
-        raise IndexError(f"{name}: expected int64 positions, got {meta.dtype}")
+        raise RuntimeError(f"{name}: expected int64 positions, got {meta.dtype}")
 
 
 def _take_infer(metas: Sequence[Any], dim: int) -> tuple[Shape, Any]:
@@ -512,14 +542,20 @@ def _upon_infer(metas: Sequence[Any], dim: int) -> tuple[Shape, Any]:
     return metas[0].shape, metas[0].dtype
 
 
-take = ArrayOperation(
-    "take",
-    _take_infer,
-    _take_lower,
-    lambda g, y, a, b, dim: (index_add(full_like(a, 0.0), b, g, attrs=dim), None),
-    label="IndexSelect",
-    fallible=True,
-)
+
+
+def _taking(name: str, label: str | None = None) -> ArrayOperation:
+    return ArrayOperation(
+        name,
+        _take_infer,
+        _take_lower,
+        lambda g, y, a, b, dim: (index_add(full_like(a, 0.0), b, g, attrs=dim), None),
+        label,
+        fallible=True,
+    )
+
+
+take, index = _taking("take", "IndexSelect"), _taking("index")
 index_add = ArrayOperation(
     "index_add",
     _upon_infer,
