@@ -375,3 +375,4 @@ def compute(tr: Trace, slots: list[int]) -> list[Storage]:
 
 tape.flush = flush
 tape.materialize = materialize
+tape.protect = protect

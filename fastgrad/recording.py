@@ -320,6 +320,7 @@ TENSOR: Any = None
 flush: Callable[[Trace], None]
 materialize: Callable[[Any], None]
 exported: Callable[[Storage], bool]
+protect: Callable[[dict[Storage, int]], None]
 
 
 def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:

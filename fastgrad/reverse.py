@@ -77,6 +77,8 @@ class Graph:
         if storage.savers is None:
             storage.savers = []
         storage.savers.append(weakref.ref(self))
+        if storage.shared and tape.exported(storage):
+            tape.protect({storage: 0})  # somebody outside may write to it at any time
 
     @property
     def is_released(self) -> bool:

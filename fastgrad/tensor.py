@@ -283,6 +283,7 @@ class Tensor:
         if self._meta.requires_grad and not force:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         array = self._view_of_memory()
+        tape.protect({self._storage: 0})
         self._storage.shared = True
         tr = tape.local.trace
         if self._storage in tr.entered:

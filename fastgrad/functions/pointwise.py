@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..dispatch import binary, composite, tensor_operand, unary
 from ..dtypes import FLOAT, dtype, to_dtype
 from ..ops import elementwise as e
-from ..ops.table import CONVERT
+from ..ops.table import CONVERT, Operation
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -31,13 +32,34 @@ floor, ceil, trunc = unary(e.floor_op), unary(e.ceil_op), unary(e.trunc_op)
 _round = unary(e.round_op)
 isnan, isfinite, isinf = unary(e.isnan), unary(e.isfinite), unary(e.isinf)
 logical_not = unary(e.logical_not)
-logical_and, logical_or, logical_xor = binary(e.logical_and), binary(e.logical_or), binary(e.logical_xor)
 eq, ne, lt = binary(e.eq), binary(e.ne), binary(e.lt)
 le, gt, ge = binary(e.le), binary(e.gt), binary(e.ge)
-maximum, minimum = binary(e.maximum), binary(e.minimum)
+not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
 remainder = binary(e.remainder)
 bitwise_and, bitwise_or, bitwise_xor = binary(e.bitwise_and), binary(e.bitwise_or), binary(e.bitwise_xor)
 logsigmoid = unary(e.logsigmoid_op)
+
+
+def _of_tensors(op: Operation) -> Callable[[Any, Any], Tensor]:
+    """A recorder for an operation of two tensors that takes no numbers."""
+    record, name = binary(op), op.name
+
+    def checked(input: Tensor, other: Tensor) -> Tensor:
+        tensor_operand(input, name, "'input' (position 1)")
+        tensor_operand(other, name, "'other' (position 2)")
+        return record(input, other)
+
+    checked.__name__, checked.__doc__ = name, record.__doc__
+    return checked
+
+
+maximum, minimum = _of_tensors(e.maximum), _of_tensors(e.minimum)
+logical_and, logical_or, logical_xor = _of_tensors(e.logical_and), _of_tensors(e.logical_or), _of_tensors(e.logical_xor)
+
+
+def _scaled(op: Operation, input: Any, other: Any, alpha: Number) -> Tensor:
+    operands = [x if isinstance(x, tape.TENSOR) else tape.scalar(x) for x in (input, other, alpha)]
+    return tape.apply(op, operands)
 
 
 def add(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
@@ -46,12 +68,12 @@ def add(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
     >>> fastgrad.add(fastgrad.tensor([1.0, 2.0]), 10, alpha=2)
     tensor([21., 22.])
     """
-    return _add(input, other if alpha == 1 else other * alpha)
+    return _add(input, other) if alpha is 1 else _scaled(e.add_scaled, input, other, alpha)
 
 
 def sub(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
     """`input - alpha * other`, broadcast."""
-    return _sub(input, other if alpha == 1 else other * alpha)
+    return _sub(input, other) if alpha is 1 else _scaled(e.sub_scaled, input, other, alpha)
 
 
 subtract = sub
@@ -120,15 +142,11 @@ def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
     if isinstance(exponent, (int, float)) and isinstance(input, tape.TENSOR):
         if exponent == 2 and not tape.local.trace.static:
             return square(input)
-        if exponent in _SPECIAL:
-            integral = input.dtype.category != FLOAT
-            if not integral:
-                return _special_power(input, float(exponent))
-            if isinstance(exponent, int):
-                if exponent < 0:
-                    raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
-                if exponent in (2, 3):
-                    return square(input) if exponent == 2 else e.cube(input)
+        if input.dtype.category != FLOAT:
+            if exponent < 0 and isinstance(exponent, int):
+                raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
+        elif exponent in _SPECIAL:
+            return _special_power(input, float(exponent))
     return _pow(input, exponent)
 
 
@@ -237,7 +255,7 @@ def invert(input: Tensor) -> Tensor:
     if input.dtype.name == "bool":
         return logical_not(input)
     if input.dtype.category == FLOAT:
-        raise RuntimeError(f"bitwise_not: not implemented for {input.dtype}; use a bool or integer tensor")
+        raise TypeError(f"~ (bitwise_not) is only implemented on integer and Boolean-type tensors, not {input.dtype}")
     return bitwise_xor(input, 255 if input.dtype.name == "uint8" else -1)
 
 
