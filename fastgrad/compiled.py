@@ -21,6 +21,7 @@ from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
+from .specialize import specialize
 from .tensor import Tensor
 
 VARIANTS = 8  # outcomes of guards that one signature may have
@@ -170,6 +171,8 @@ class Replay:
         self.known_rests = [rest for _, _, rest in by_kind["tensor"]]
         self.storages: list[Any] = [None] * len(self.known)
         self.fresh = True
+        self.uses = 0
+        self.step: Any = None
         self.spent: Any = None
         self.program = self.ready.program
         self.hands: list[list[Tensor]] = [[] for _ in self.results]
@@ -184,12 +187,12 @@ class Replay:
         if isinstance(value, Tensor):
             where = self.capture.by_tensor.get(id(value))
             if where is not None:
-                return _Found(*where)
+                return Found(*where)
             storage = value._storage
             if storage is not None and storage.array is not None and not _is_new(value, tr):
-                return _Found("tensor", value)
+                return Found("tensor", value)
             self._want(tr, value, want, roots)
-            return _Made(len(want) - 1)
+            return Made(len(want) - 1)
         if isinstance(value, dict):
             return {k: self._template(tr, v, want, roots) for k, v in value.items()}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -307,7 +310,7 @@ class Replay:
             leaf._grad = made[n]
             n += 1
         template = self.template
-        return made[0] if type(template) is _Made else _rebuild(template, made, arguments)
+        return made[0] if type(template) is Made else _rebuild(template, made, arguments)
 
     def _guards_hold(self) -> bool:
         first = len(self.results)
@@ -427,7 +430,7 @@ def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool) -> Rea
     return Ready(program, specs, [(s, entries[s], program.kept[s]) for s in sorted(save)], readers)
 
 
-class _Made:
+class Made:
     """A result made anew by every call, by its number."""
 
     __slots__ = ("number",)
@@ -436,7 +439,7 @@ class _Made:
         self.number = number
 
 
-class _Found:
+class Found:
     """A result that exists already: an argument, or a tensor the function knows."""
 
     __slots__ = ("kind", "owner")
@@ -448,9 +451,9 @@ class _Found:
 
 def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
     kind = type(value)
-    if kind is _Made:
+    if kind is Made:
         return made[value.number]
-    if kind is _Found:
+    if kind is Found:
         return arguments[value.owner] if value.kind == "argument" else value.owner
     if isinstance(value, dict):
         return {k: _rebuild(v, made, arguments) for k, v in value.items()}
@@ -461,34 +464,38 @@ def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
     return value
 
 
-class _Names:
+class Names:
     """The closure cells and globals a function reads: rebinding one of them is noticed."""
 
     def __init__(self, function: Any) -> None:
         function = getattr(function, "__func__", function)
         code = getattr(function, "__code__", None)
-        self._cells = list(getattr(function, "__closure__", None) or ())
-        self._globals = getattr(function, "__globals__", {})
+        self.cells = list(getattr(function, "__closure__", None) or ())
+        self.scope = getattr(function, "__globals__", {})
         names: set[str] = set()
         stack = [code] if code is not None else []
         while stack:
             c = stack.pop()
             names.update(c.co_names)
             stack += [x for x in c.co_consts if isinstance(x, types.CodeType)]
-        self._names = [n for n in names if n in self._globals and not isinstance(self._globals[n], types.ModuleType)]
+        self._names = [n for n in names if n in self.scope and not isinstance(self.scope[n], types.ModuleType)]
+
+    def globals(self) -> list[tuple[str, Any]]:
+        """The globals, and what they are bound to now."""
+        return [(n, self.scope.get(n)) for n in self._names]
 
     def values(self) -> list[Any]:
         """What they are bound to now."""
         try:
-            return [*map(self._globals.get, self._names), *map(_CONTENTS, self._cells)]
+            return [*map(self.scope.get, self._names), *map(_CONTENTS, self.cells)]
         except ValueError:  # a cell without a value
             return [object()]
 
     def unchanged(self, bound: list[Any]) -> bool:
         """Whether they are bound to what they were bound to."""
         try:
-            return all(map(is_, map(self._globals.get, self._names), bound)) and all(
-                map(is_, map(_CONTENTS, self._cells), bound[len(self._names) :])
+            return all(map(is_, map(self.scope.get, self._names), bound)) and all(
+                map(is_, map(_CONTENTS, self.cells), bound[len(self._names) :])
             )
         except ValueError:
             return False
@@ -508,8 +515,9 @@ class Compiled:
         self._function = function
         self._name = getattr(function, "__qualname__", type(function).__name__)
         self._replays: dict[Any, list[Replay]] = {}
+        self._steps: list[Any] = []
         forward = function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function)
-        self._names = _Names(getattr(forward, "forward", forward))
+        self._names = Names(getattr(forward, "forward", forward))
         self._bound: list[Any] = []
         self._structure = -1
         self._kept: dict[Any, int] = {}
@@ -524,12 +532,23 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tr = local.trace
+        if tr.node is tr.root and not kwargs:  # nothing is pending, captured or run at once
+            for step in self._steps:
+                try:
+                    result = step(tr, *args)
+                except TypeError:  # another number of arguments
+                    if len(args) != step.__code__.co_argcount - 1:
+                        continue
+                    raise
+                if result is not _MISS:
+                    return result
         if tr.capture is not None or tr.eager:
             return self._function(*args, **kwargs)
         if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
         if self._version[0] != self._structure or not self._names.unchanged(self._bound):
             self._replays.clear()
+            self._steps.clear()
             self._kept.clear()
             self._bound, self._structure = self._names.values(), self._version[0]
         flat: list[Any] = []
@@ -542,8 +561,19 @@ class Compiled:
                 if replay.accepts(flat):
                     result = replay.run(tr, flat)
                     if result is not _MISS:
+                        self._specialize(tr, replay, args, kwargs)
                         return result
         return self._record(tr, key, args, kwargs, flat)
+
+    def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
+        """After some calls, write the quick way of a replay."""
+        replay.uses += 1
+        if replay.uses in (3, 10, 100) and not kwargs:
+            step = specialize(replay, list(args), tr.grad_enabled, self._names, self._version, _MISS)
+            if step is not None:
+                self._steps = [s for s in self._steps if s is not replay.step][:3]
+                self._steps.insert(0, step)
+                replay.step = step
 
     def _record(self, tr: Trace, key: Any, args: Any, kwargs: Any, flat: list[Any]) -> Any:
         capture = tr.capture = Capture(flat, self._name)

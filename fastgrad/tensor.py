@@ -630,13 +630,13 @@ class Tensor:
         shapes.expand_as,
         shapes.view_as,
         shapes.repeat,
-        shapes.repeat,
+        shapes.tile,
     )
     contiguous, clone, narrow, split, chunk = (
         shapes.contiguous,
         shapes.clone,
         shapes.narrow,
-        shapes.split,
+        shapes.split_method,
         shapes.chunk,
     )
     unbind, select, tril, triu, flip = shapes.unbind, shapes.select, shapes.tril, shapes.triu, shapes.flip

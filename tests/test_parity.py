@@ -82,7 +82,7 @@ def case(source: str, numpy: str = "", smooth: bool = True, **inputs: Any) -> Ca
     return Case(source, given, numpy, smooth)
 
 
-SHAPES = ((), (0,), (1,), (5,), (3, 4), (2, 0, 3), (2, 1, 3), (1100,))
+SHAPES = ((), (2, 0, 3), (3, 4), (1100,))
 PAIRS = (
     ((3, 4), (3, 4)),
     ((3, 4), (4,)),
@@ -758,23 +758,30 @@ def laid_out(module: Any, array: np.ndarray, how: str, requires_grad: bool) -> t
 
 
 @each(tuple(c for c in CASES if "stride" not in c.source and "contiguous()" not in c.source))
-@pytest.mark.parametrize("how", ["transposed", "strided", "window"])
-def test_the_memory_layout_of_the_inputs_does_not_matter(case: Case, how: str) -> None:
+def test_the_memory_layout_of_the_inputs_does_not_matter(case: Case) -> None:
     arrays = case.arrays()
     plain = run(case.source, fastgrad, **leaves(case, fastgrad, arrays))
+    expected = gradients(case, fastgrad, arrays) if case.smooth else []
+    for how in ("transposed", "strided", "window"):
+        assert_layout_does_not_matter(case, arrays, how, plain, expected)
+
+
+def assert_layout_does_not_matter(
+    case: Case, arrays: dict[str, np.ndarray], how: str, plain: list[Any], expected: list[Any]
+) -> None:
     smooth = moving(arrays) if case.smooth else {}
     pairs = {name: laid_out(fastgrad, array, how, name in smooth) for name, array in arrays.items()}
     views = {name: view for name, (_, view) in pairs.items()}
     moved = run(case.source, fastgrad, **views)
     for a, b in zip(moved, plain, strict=True):
-        assert_close(a, b, 1e-13)
+        assert_close(a, b, 1e-13, f"{how}: ")
     if case.smooth:
         inputs = [view for view in views.values() if view.requires_grad]
         ours = fastgrad.autograd.grad(scalar(moved, fastgrad), inputs, allow_unused=True)
-        for a, b in zip(ours, gradients(case, fastgrad, arrays), strict=True):
-            assert (a is None) == (b is None)
+        for a, b in zip(ours, expected, strict=True):
+            assert (a is None) == (b is None), how
             if a is not None:
-                assert_close(a, b, 1e-12)
+                assert_close(a, b, 1e-12, f"{how}: ")
 
 
 def test_a_write_after_a_use_leaves_the_gradient_of_the_value_that_was_used() -> None:

@@ -63,7 +63,7 @@ def _part(p: Any) -> Any:
         p = np.asarray(p)
         p = as_tensor(p.astype(np.int64) if p.size == 0 else p)
     if not isinstance(p, tape.TENSOR):
-        raise TypeError(
+        raise IndexError(
             f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices (got {type(p).__name__})"
         )
     if p.dtype.name in ("bool", "uint8"):
@@ -93,7 +93,9 @@ def _int(x: Any) -> Any:
 
 def _basic(input: Tensor, parts: list[Any]) -> tuple[Tensor, list[Any]]:
     """Apply slices, integers and None; positions stay, each with the dimension it now stands at."""
-    shape, cut, new, positions = input.shape, [], [], []
+    shape, new, positions = input.shape, [], []
+    cut: list[Any] = []
+    op = arrays.slice_
     d = 0
     for p in parts:
         if p is None:
@@ -104,10 +106,12 @@ def _basic(input: Tensor, parts: list[Any]) -> tuple[Tensor, list[Any]]:
         if isinstance(p, int):
             if not -size <= p < size:
                 raise IndexError(f"index {p} is out of bounds for dimension {d} with size {size}")
-            cut.append((p % size, 1, 1))
+            cut.append(p % size)
+            op = arrays.select
         elif isinstance(p, slice):
             part = _cut(p, size)
             cut.append(part)
+            op = op if part == (0, 1, size) else arrays.slice_
             new.append(part[2])
             positions.append(None)
         else:
@@ -116,10 +120,9 @@ def _basic(input: Tensor, parts: list[Any]) -> tuple[Tensor, list[Any]]:
             positions.append(p.positions if isinstance(p, _Mask) else p)
         d += 1
     if tuple(cut) != tuple([(0, 1, n) for n in shape]):
-        input = view(input, arrays.slice_, tuple(cut))  # type: ignore[assignment]
+        input = view(input, op, tuple(cut))  # type: ignore[assignment]
     if tuple(new) != input.shape:
-        made = view(input, arrays.reshape, tuple(new))
-        input = made if made is not None else tape.apply(arrays.reshape, (input,), tuple(new))
+        input = view(input, arrays.unsqueeze, tuple(new))  # type: ignore[assignment]
     return input, positions
 
 
@@ -172,9 +175,9 @@ def _take(input: Tensor, positions: list[Any]) -> Tensor:
     except ValueError:
         raise _broadcast_error(positions) from None
     if len(dims) == 1:
-        return tape.apply(arrays.take, (input, index), dims[0])
+        return tape.apply(arrays.index, (input, index), dims[0])
     flat, kept = _front(input, dims)
-    taken = tape.apply(arrays.take, (flat, index), 0)
+    taken = tape.apply(arrays.index, (flat, index), 0)
     if adjacent and dims[0] > 0:
         k, lead = len(wide), dims[0]
         order = (*range(k, k + lead), *range(k), *range(k + lead, k + len(kept)))
@@ -248,7 +251,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 def _positions(name: str, index: Any) -> Tensor:
     tensor_operand(index, name)
     if index.dtype.category != 1:
-        raise IndexError(f"{name}(): Expected dtype int32 or int64 for index, got {index.dtype}")
+        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, got {index.dtype}")
     return index if index.dtype is int64 else index.to(int64)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 Number = float | int | bool
+_type = type
 
 _add, _sub, _mul = binary(e.add), binary(e.sub), binary(e.mul)
 _div, _floor_divide = binary(e.div), binary(e.floor_divide)
@@ -45,9 +46,9 @@ def _of_tensors(op: Operation) -> Callable[[Any, Any], Tensor]:
     record, name = binary(op), op.name
 
     def checked(input: Tensor, other: Tensor) -> Tensor:
-        tensor_operand(input, name, "'input' (position 1)")
-        tensor_operand(other, name, "'other' (position 2)")
-        return record(input, other)
+        if not isinstance(other, tape.TENSOR):
+            raise TypeError(f"{name}(): argument 'other' (position 2) must be Tensor, not {_type(other).__name__}")
+        return record(tensor_operand(input, name), other)
 
     checked.__name__, checked.__doc__ = name, record.__doc__
     return checked
@@ -55,6 +56,10 @@ def _of_tensors(op: Operation) -> Callable[[Any, Any], Tensor]:
 
 maximum, minimum = _of_tensors(e.maximum), _of_tensors(e.minimum)
 logical_and, logical_or, logical_xor = _of_tensors(e.logical_and), _of_tensors(e.logical_or), _of_tensors(e.logical_xor)
+
+
+def _is_one(number: Any) -> bool:
+    return number == 1 and _type(number) is int
 
 
 def _scaled(op: Operation, input: Any, other: Any, alpha: Number) -> Tensor:
@@ -68,12 +73,12 @@ def add(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
     >>> fastgrad.add(fastgrad.tensor([1.0, 2.0]), 10, alpha=2)
     tensor([21., 22.])
     """
-    return _add(input, other) if alpha is 1 else _scaled(e.add_scaled, input, other, alpha)
+    return _add(input, other) if _is_one(alpha) else _scaled(e.add_scaled, input, other, alpha)
 
 
 def sub(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
     """`input - alpha * other`, broadcast."""
-    return _sub(input, other) if alpha is 1 else _scaled(e.sub_scaled, input, other, alpha)
+    return _sub(input, other) if _is_one(alpha) else _scaled(e.sub_scaled, input, other, alpha)
 
 
 subtract = sub
@@ -113,40 +118,32 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 _pow = binary(e.pow)
 
 
-def _power_of_number(exponent: Number) -> Any:
-    @composite("Pow")
-    def power(input: Tensor, exponent: Number) -> Tensor:
-        if exponent == 1:
-            return _mul(input, 1)
-        if exponent == 2:
-            return square(input)
-        if exponent == 3:
-            return e.cube(input)
-        if exponent == 0.5:
-            return sqrt(input)
-        if exponent == -1:
-            return reciprocal(input)
-        if exponent == -0.5:
-            return rsqrt(input)
-        return reciprocal(square(input))
-
-    return power
+_POWERS: dict[float, Callable[[Any], Any]] = {
+    1: lambda a: _mul(a, 1),
+    2: square,
+    3: e.cube,
+    0.5: sqrt,
+    -0.5: rsqrt,
+    -1: reciprocal,
+    -2: lambda a: reciprocal(square(a)),
+}
 
 
-_special_power = _power_of_number(2)
-_SPECIAL = frozenset({1, 2, 3, 0.5, -0.5, -1, -2})
+@composite("Pow")
+def _special_power(input: Tensor, exponent: float) -> Tensor:
+    return _POWERS[exponent](input)
 
 
 def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
     """`input ** exponent`, either of them a tensor; small integer and half powers are products and roots."""
     if isinstance(exponent, (int, float)) and isinstance(input, tape.TENSOR):
-        if exponent == 2 and not tape.local.trace.static:
-            return square(input)
-        if input.dtype.category != FLOAT:
-            if exponent < 0 and isinstance(exponent, int):
-                raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
-        elif exponent in _SPECIAL:
-            return _special_power(input, float(exponent))
+        if input._meta.dtype.category == FLOAT:
+            if exponent == 2:
+                return square(input)
+            if exponent in _POWERS:
+                return _special_power(input, float(exponent))
+        elif exponent < 0 and isinstance(exponent, int):
+            raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
     return _pow(input, exponent)
 
 

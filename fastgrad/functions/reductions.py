@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
-from ..dtypes import FLOAT, bool_, dtype, int64
+from ..dtypes import FLOAT, bool_, dtype, int64, uint8
 from ..ops import arrays, elementwise
 from ..ops.table import CONVERT
 from .pointwise import exp, log, sqrt, where
@@ -56,13 +56,30 @@ def _number_type(input: Tensor, wanted: dtype | None) -> Tensor:
     return input if input.dtype is wanted else tape.apply(CONVERT, (input,), wanted)
 
 
+# The composites of whole tensors and of dimensions are apart because PyTorch gives their gradients different names.
+
+
 @composite("Sum")
+def _sum_all(input: Tensor, dtype: Any) -> Tensor:
+    return _reduce(arrays.sum, "sum", _number_type(input, dtype), None, False)
+
+
+@composite("SumBackward1")
 def _sum(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
     return _reduce(arrays.sum, "sum", _number_type(input, dtype), dim, keepdim)
 
 
 @composite("Mean")
+def _mean_all(input: Tensor, dtype: Any) -> Tensor:
+    return _average(input, None, False, dtype)
+
+
+@composite("MeanBackward1")
 def _mean(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
+    return _average(input, dim, keepdim, dtype)
+
+
+def _average(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
     if dtype is not None:
         input = _number_type(input, dtype)
     if input.dtype.category != FLOAT:
@@ -76,31 +93,51 @@ def _mean(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
 
 
 @composite("Prod")
+def _prod_all(input: Tensor, dtype: Any) -> Tensor:
+    return _reduce(arrays.prod, "prod", _number_type(input, dtype), None, False)
+
+
+@composite("ProdBackward1")
 def _prod(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
     return _reduce(arrays.prod, "prod", _number_type(input, dtype), dim, keepdim)
 
 
-def _static(dim: Any) -> Any:
+def _dims(dim: Any, axis: Any = None) -> Any:
+    """Dimensions given under PyTorch's or NumPy's name, as a part of a key."""
+    dim = axis if dim is None else dim
     return tuple(dim) if isinstance(dim, list) else dim
 
 
-def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
-    """The sum over dimensions (all by default); integers add up in int64.
+def sum(
+    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None, axis: Dims = None, keepdims: bool = False
+) -> Tensor:
+    """The sum over dimensions (all by default); integers add up in int64. `axis` and `keepdims` are NumPy's names.
 
     >>> fastgrad.sum(fastgrad.ones(2, 3), 1)
     tensor([3., 3.])
     """
-    return _sum(tensor_operand(input, "sum"), _static(dim), keepdim, dtype)
+    if dim is None and axis is None and not keepdim and not keepdims:
+        return _sum_all(tensor_operand(input, "sum"), dtype)
+    return _sum(tensor_operand(input, "sum"), _dims(dim, axis), keepdim or keepdims, dtype)
 
 
-def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
+def mean(
+    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None, axis: Dims = None, keepdims: bool = False
+) -> Tensor:
     """The mean over dimensions (all by default)."""
-    return _mean(tensor_operand(input, "mean"), _static(dim), keepdim, dtype)
+    if dim is None and axis is None and not keepdim and not keepdims:
+        return _mean_all(tensor_operand(input, "mean"), dtype)
+    return _mean(tensor_operand(input, "mean"), _dims(dim, axis), keepdim or keepdims, dtype)
 
 
-def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
+def prod(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtype | None = None, axis: int | None = None,
+    keepdims: bool = False,
+) -> Tensor:  # fmt: skip
     """The product over a dimension (all by default)."""
-    return _prod(tensor_operand(input, "prod"), dim, keepdim, dtype)
+    if dim is None and axis is None and not keepdim and not keepdims:
+        return _prod_all(tensor_operand(input, "prod"), dtype)
+    return _prod(tensor_operand(input, "prod"), _dims(dim, axis), keepdim or keepdims, dtype)
 
 
 @composite("Amax")
@@ -113,22 +150,22 @@ def _amin(input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     return _reduce(arrays.amin, "amin", input, dim, keepdim)
 
 
-def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+def amax(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
     """The largest elements over dimensions; equal ones share the gradient."""
-    return _amax(tensor_operand(input, "amax"), _static(dim), keepdim)
+    return _amax(tensor_operand(input, "amax"), _dims(dim, axis), keepdim or keepdims)
 
 
-def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+def amin(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
     """The smallest elements over dimensions; equal ones share the gradient."""
-    return _amin(tensor_operand(input, "amin"), _static(dim), keepdim)
+    return _amin(tensor_operand(input, "amin"), _dims(dim, axis), keepdim or keepdims)
 
 
-@composite("Max")
-def _extreme(input: Tensor, dim: int, keepdim: bool, largest: bool) -> tuple[Tensor, Tensor]:
+def _along(input: Tensor, dim: int, keepdim: bool, largest: bool) -> tuple[Tensor, Tensor]:
     dim = wrap_dim("max" if largest else "min", dim, input.ndim)
     if input.ndim == 0:
         return input * 1, tape.apply(CONVERT, (input * 0,), int64)
-    places = _reduce(arrays.argmax if largest else arrays.argmin, "max", input, dim, True)
+    comparable = tape.apply(CONVERT, (input,), uint8) if input.dtype is bool_ else input
+    places = _reduce(arrays.argmax if largest else arrays.argmin, "max" if largest else "min", comparable, dim, True)
     values = tape.apply(arrays.gather, (input, places), dim)
     if not keepdim:
         shape = arrays._reduced(input.shape, (dim,))
@@ -136,12 +173,34 @@ def _extreme(input: Tensor, dim: int, keepdim: bool, largest: bool) -> tuple[Ten
     return values, places
 
 
+@composite("Max")
+def _max_along(input: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    return _along(input, dim, keepdim, True)
+
+
+@composite("Min")
+def _min_along(input: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    return _along(input, dim, keepdim, False)
+
+
+@composite("MaxBackward1")
+def _max_all(input: Tensor) -> Tensor:
+    return _reduce(arrays.amax, "max", input, None, False)
+
+
+@composite("MinBackward1")
+def _min_all(input: Tensor) -> Tensor:
+    return _reduce(arrays.amin, "min", input, None, False)
+
+
 def _max_or_min(input: Any, args: tuple[Any, ...], kwargs: dict[str, Any], largest: bool) -> Any:
     from .pointwise import maximum, minimum
 
     name = "max" if largest else "min"
     tensor_operand(input, name)
-    dim = kwargs.get("dim", args[0] if args else None)
+    if unknown := kwargs.keys() - {"dim", "other", "keepdim", "axis", "keepdims"}:
+        raise TypeError(f"{name}() got an unexpected keyword argument '{unknown.pop()}'")
+    dim = kwargs.get("dim", kwargs.get("axis", args[0] if args else None))
     other = kwargs.get("other", dim)
     if isinstance(other, tape.TENSOR):
         return (maximum if largest else minimum)(input, other)
@@ -151,14 +210,9 @@ def _max_or_min(input: Any, args: tuple[Any, ...], kwargs: dict[str, Any], large
                 f"{name}(): Expected reduction dim to be specified for input.numel() == 0. "
                 "Specify the reduction dim with the 'dim' argument."
             )
-        return _all_extreme(input, largest)
-    keepdim = kwargs.get("keepdim", args[1] if len(args) > 1 else False)
-    return Extreme(*_extreme(input, dim, bool(keepdim), largest))
-
-
-@composite("Max")
-def _all_extreme(input: Tensor, largest: bool) -> Tensor:
-    return _reduce(arrays.amax if largest else arrays.amin, "max", input, None, False)
+        return (_max_all if largest else _min_all)(input)
+    keepdim = kwargs.get("keepdim", kwargs.get("keepdims", args[1] if len(args) > 1 else False))
+    return Extreme(*(_max_along if largest else _min_along)(input, dim, bool(keepdim)))
 
 
 def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -182,14 +236,18 @@ def _arg(input: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor
     return _reduce(op, "argmax" if largest else "argmin", input, dim, keepdim)
 
 
-def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmax(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
+) -> Tensor:
     """The position of the first largest element, in the flattened tensor or along a dimension."""
-    return _arg(tensor_operand(input, "argmax"), dim, keepdim, True)
+    return _arg(tensor_operand(input, "argmax"), _dims(dim, axis), keepdim or keepdims, True)
 
 
-def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmin(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
+) -> Tensor:
     """The position of the first smallest element, in the flattened tensor or along a dimension."""
-    return _arg(tensor_operand(input, "argmin"), dim, keepdim, False)
+    return _arg(tensor_operand(input, "argmin"), _dims(dim, axis), keepdim or keepdims, False)
 
 
 @composite("Var")
@@ -206,10 +264,12 @@ def _variance(input: Tensor, dim: Any, correction: float, keepdim: bool) -> Tens
 from builtins import max as builtin_max  # noqa: E402
 
 
-def _correction(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float, bool]:
-    dim = kwargs.get("dim")
+def _correction(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float, bool]:
+    if unknown := kwargs.keys() - {"dim", "axis", "unbiased", "keepdim", "keepdims", "correction"}:
+        raise TypeError(f"{name}() got an unexpected keyword argument '{unknown.pop()}'")
+    dim = kwargs.get("dim", kwargs.get("axis"))
     unbiased = kwargs.get("unbiased", True)
-    keepdim = kwargs.get("keepdim", False)
+    keepdim = kwargs.get("keepdim", kwargs.get("keepdims", False))
     rest = list(args)
     if rest and isinstance(rest[0], bool):
         unbiased = rest.pop(0)
@@ -220,22 +280,27 @@ def _correction(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, flo
         if rest:
             keepdim = rest.pop(0)
     correction = kwargs.get("correction", 1 if unbiased else 0)
-    return _static(dim), 1 if correction is None else correction, keepdim
+    return _dims(dim), 1 if correction is None else correction, keepdim
 
 
 def var(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The variance over dimensions: `var(input, dim=None, *, correction=1, keepdim=False)`, or PyTorch's `unbiased` form."""
-    return _variance(tensor_operand(input, "var"), *_correction(args, kwargs))
+    return _variance(tensor_operand(input, "var"), *_correction("var", args, kwargs))
+
+
+def _root(total: Tensor) -> Tensor:
+    """The square root, with a gradient of zero at zero, as PyTorch's norms and deviations have it."""
+    return where(total == 0, 0.0, sqrt(where(total == 0, 1.0, total)))
 
 
 @composite("Std")
 def _deviation(input: Tensor, dim: Any, correction: float, keepdim: bool) -> Tensor:
-    return sqrt(_variance(input, dim, correction, keepdim))
+    return _root(_variance(input, dim, correction, keepdim))
 
 
 def std(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The standard deviation, with the arguments of `var`."""
-    return _deviation(tensor_operand(input, "std"), *_correction(args, kwargs))
+    return _deviation(tensor_operand(input, "std"), *_correction("std", args, kwargs))
 
 
 @composite()
@@ -243,17 +308,18 @@ def _all(input: Tensor, dim: Any, keepdim: bool, every: bool) -> Tensor:
     truth = input if input.dtype is bool_ else elementwise.truth(input)
     count = tape.apply(CONVERT, (truth if not every else elementwise.logical_not(truth),), int64)
     found = _reduce(arrays.sum, "all" if every else "any", count, dim, keepdim)
-    return found == 0 if every else found != 0
+    result = found == 0 if every else found != 0
+    return tape.apply(CONVERT, (result,), uint8) if input.dtype is uint8 else result
 
 
-def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
     """Whether all elements are true."""
-    return _all(tensor_operand(input, "all"), _static(dim), keepdim, True)
+    return _all(tensor_operand(input, "all"), _dims(dim, axis), keepdim or keepdims, True)
 
 
-def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
     """Whether any element is true."""
-    return _all(tensor_operand(input, "any"), _static(dim), keepdim, False)
+    return _all(tensor_operand(input, "any"), _dims(dim, axis), keepdim or keepdims, False)
 
 
 @composite("Logsumexp")
@@ -271,12 +337,12 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
         from ..dtypes import get_default_dtype
 
         input = input.to(get_default_dtype())
-    return _logsumexp(tensor_operand(input, "logsumexp"), _static(dim), keepdim)
+    return _logsumexp(tensor_operand(input, "logsumexp"), _dims(dim), keepdim)
 
 
 def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The p-norm over dimensions: "fro" or 2, 1, inf, -inf, 0 or any power."""
-    return _norm(tensor_operand(input, "norm"), 2.0 if p == "fro" or p is None else float(p), _static(dim), keepdim)
+    return _norm(tensor_operand(input, "norm"), 2.0 if p == "fro" or p is None else float(p), _dims(dim), keepdim)
 
 
 @composite("LinalgVectorNorm")
@@ -284,8 +350,7 @@ def _norm(input: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     size = elementwise.abs(input)
     if p == 2.0:
         total = _reduce(arrays.sum, "norm", elementwise.square(input), dim, keepdim)
-        root = sqrt(where(total == 0, 1.0, total))  # the gradient at zero is zero, as in PyTorch
-        return where(total == 0, 0.0, root)
+        return _root(total)
     if p == 1.0:
         return _reduce(arrays.sum, "norm", size, dim, keepdim)
     if p == float("inf"):

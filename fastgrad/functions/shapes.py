@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
-from ..dispatch import tensor_operand
+from ..dispatch import composite, tensor_operand
 from ..ops import arrays
+from ..ops.table import View
 from ..recording import count
 from .reductions import wrap_dim, wrap_dims
 from .views import is_contiguous, strides_of, view
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 
-def sizes(name: str, args: Sequence[Any]) -> tuple[int, ...]:
-    """Sizes given one by one or as one sequence."""
+def sizes(name: str, args: Sequence[Any], named: Any = None) -> tuple[int, ...]:
+    """Sizes given one by one, as one sequence, or by keyword."""
+    if named is not None:
+        if args:
+            raise TypeError(f"{name}(): sizes are given twice, by position and by keyword")
+        args = (named,)
     if len(args) == 1 and not isinstance(args[0], int) and hasattr(args[0], "__iter__"):
         args = tuple(args[0])
     result = []
@@ -50,20 +55,19 @@ def _complete(name: str, shape: tuple[int, ...], new: tuple[int, ...]) -> tuple[
     return new
 
 
-def _copied(input: Tensor, op: Any, attrs: Any) -> Tensor:
-    return tape.apply(op, (input,), attrs)
+def _reshaped(input: Tensor, new: tuple[int, ...], op: View = arrays.reshape) -> Tensor:
+    made = view(input, op, new)
+    return tape.apply(op, (input,), new) if made is None else made
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *sizes_: Any, shape: Any = None) -> Tensor:
     """The elements under another shape: a view where possible, else a copy. One size may be -1."""
-    new = _complete("reshape", input.shape, sizes("reshape", shape))
-    made = view(input, arrays.reshape, new)
-    return _copied(input, arrays.reshape, new) if made is None else made
+    return _reshaped(input, _complete("reshape", input.shape, sizes("reshape", sizes_, shape)))
 
 
-def view_as_shape(input: Tensor, *shape: Any) -> Tensor:
+def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None) -> Tensor:
     """The elements under another shape, always a view; with a dtype of the same size it is not supported."""
-    new = _complete("view", input.shape, sizes("view", shape))
+    new = _complete("view", input.shape, sizes("view", sizes_, size))
     made = view(input, arrays.reshape, new)
     if made is None:
         raise RuntimeError(
@@ -88,19 +92,20 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Dimensions of size 1 removed."""
     shape = input.shape
     dims = wrap_dims("squeeze", dim, len(shape)) if dim is not None else tuple(range(len(shape)))
-    return reshape(input, tuple([n for i, n in enumerate(shape) if n != 1 or i not in dims]))
+    new = tuple([n for i, n in enumerate(shape) if n != 1 or i not in dims])
+    return _reshaped(input, new, arrays.squeeze if dim is None else arrays.squeeze_dim)
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A dimension of size 1 inserted before `dim`."""
     shape = input.shape
     dim = wrap_dim("unsqueeze", dim, len(shape) + 1)
-    return reshape(input, (*shape[:dim], 1, *shape[dim:]))
+    return _reshaped(input, (*shape[:dim], 1, *shape[dim:]), arrays.unsqueeze)
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *order_: Any, dims: Any = None) -> Tensor:
     """The dimensions in another order."""
-    order = sizes("permute", dims)
+    order = sizes("permute", order_, dims)
     n = input.ndim
     if len(order) != n:
         raise RuntimeError(
@@ -115,12 +120,16 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
+    return _exchanged(input, dim0, dim1, arrays.swap)
+
+
+def _exchanged(input: Tensor, dim0: int, dim1: int, op: View) -> Tensor:
     n = input.ndim
     a, b = wrap_dim("transpose", dim0, n), wrap_dim("transpose", dim1, n)
     order = list(range(n))
     if n:
         order[a], order[b] = b, a
-    return view(input, arrays.permute, tuple(order))  # type: ignore[return-value]
+    return view(input, op, tuple(order))  # type: ignore[return-value]
 
 
 swapaxes = swapdims = transpose
@@ -130,7 +139,7 @@ def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; vectors stay."""
     if input.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
-    return transpose(input, 0, 1) if input.ndim == 2 else transpose(input, 0, 0)
+    return _exchanged(input, 0, 1 if input.ndim == 2 else 0, arrays.t)
 
 
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
@@ -145,9 +154,9 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     return permute(input, [next(rest) if d < 0 else d for d in order])
 
 
-def expand(input: Tensor, *shape: Any) -> Tensor:
+def expand(input: Tensor, *sizes_: Any, size: Any = None) -> Tensor:
     """Dimensions of size 1 repeated without copying; -1 keeps a size."""
-    new, old = sizes("expand", shape), input.shape
+    new, old = sizes("expand", sizes_, size), input.shape
     lead = len(new) - len(old)
     if lead < 0:
         raise RuntimeError(
@@ -185,9 +194,15 @@ def view_as(input: Tensor, other: Tensor) -> Tensor:
     return view_as_shape(input, other.shape)
 
 
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def tile(input: Tensor, *times_: Any, dims: Any = None) -> Tensor:
+    """As `repeat`; dimensions without a number are not repeated."""
+    times = sizes("tile", times_, dims)
+    return repeat(input, (1,) * (input.ndim - len(times)) + times)
+
+
+def repeat(input: Tensor, *times_: Any, repeats: Any = None) -> Tensor:
     """Copies of the tensor side by side along every dimension."""
-    times = sizes("repeat", repeats)
+    times = sizes("repeat", times_, repeats)
     shape = input.shape
     if len(times) < len(shape):
         raise RuntimeError(
@@ -198,9 +213,6 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     wide = tuple([n for pair in zip(times, shape, strict=True) for n in pair])
     result = expand(reshape(input, paired), wide)
     return reshape(contiguous(result), tuple([k * n for k, n in zip(times, shape, strict=True)]))
-
-
-tile = repeat
 
 
 def contiguous(input: Tensor) -> Tensor:
@@ -236,7 +248,7 @@ concat = concatenate = cat
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
-    parts = [tensor_operand(t, "stack") for t in tensors]
+    parts = tuple([tensor_operand(t, "stack") for t in tensors])
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")
     for i, p in enumerate(parts):
@@ -245,8 +257,12 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"stack expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and "
                 f"{list(p.shape)} at entry {i}"
             )
-    dim = wrap_dim("stack", dim, parts[0].ndim + 1)
-    return cat([unsqueeze(p, dim) for p in parts], dim)
+    return _stack(parts, wrap_dim("stack", dim, parts[0].ndim + 1))
+
+
+@composite("Stack")
+def _stack(tensors: tuple[Tensor, ...], dim: int) -> Tensor:
+    return cat([unsqueeze(p, dim) for p in tensors], dim)
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -269,6 +285,11 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
         raise RuntimeError(f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}).")
     cut = tuple([(start, 1, length) if i == dim else (0, 1, n) for i, n in enumerate(input.shape)])
     return view(input, arrays.slice_, cut)  # type: ignore[return-value]
+
+
+def split_method(input: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """`split` under the method's argument names."""
+    return split(input, split_size, dim)
 
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
@@ -311,8 +332,8 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     size = input.shape[dim]
     if not -size <= index < size:
         raise IndexError(f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {dim}")
-    picked = narrow(input, dim, index % size, 1)
-    return reshape(picked, (*input.shape[:dim], *input.shape[dim + 1 :]))
+    cut = tuple([index % size if i == dim else (0, 1, n) for i, n in enumerate(input.shape)])
+    return view(input, arrays.select, cut)  # type: ignore[return-value]
 
 
 def _triangle(input: Tensor, diagonal: int, upper: bool) -> Tensor:
@@ -334,12 +355,12 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     return _triangle(input, diagonal, True)
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *dims_: Any, dims: Any = None) -> Tensor:
     """The order along dimensions reversed (a copy)."""
     from .creation import arange
     from .indexing import index_select
 
-    for d in sizes("flip", dims):
+    for d in sizes("flip", dims_, dims):
         d = wrap_dim("flip", d, input.ndim)
         input = index_select(input, d, arange(input.shape[d] - 1, -1, -1))
     return input

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from .. import empty
 from ..tensor import Tensor, as_subclass_leaf
@@ -23,7 +23,7 @@ class Parameter(Tensor):
     """
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Parameter:
-        return as_subclass_leaf(cls, empty(0) if data is None else data, requires_grad)
+        return cast(Parameter, as_subclass_leaf(cls, empty(0) if data is None else data, requires_grad))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # all is done in __new__; Tensor.__init__ must not run
         pass

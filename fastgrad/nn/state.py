@@ -32,8 +32,6 @@ class IncompatibleKeys(NamedTuple):
             return "<All keys matched successfully>"
         return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
-    __str__ = __repr__
-
 
 def own_state(module: Module) -> dict[str, Tensor]:
     """The Tensors of `module` itself that belong into its state dict, by name."""
@@ -45,8 +43,8 @@ def save_own_state(module: Module, destination: dict[str, Any], prefix: str, kee
     """Put the state of `module` itself, without its children, into `destination`."""
     for name, tensor in own_state(module).items():
         destination[prefix + name] = tensor if keep_vars else tensor.detach()
-    if _has_extra_state(module, "get_extra_state"):
-        destination[prefix + EXTRA_STATE] = module.get_extra_state()
+    if (get := getattr(module, "get_extra_state", None)) is not None:
+        destination[prefix + EXTRA_STATE] = get()
 
 
 def load_own_state(
@@ -75,9 +73,9 @@ def load_own_state(
         if error:
             errors.append(error)
     extra = prefix + EXTRA_STATE
-    if _has_extra_state(module, "set_extra_state"):
+    if (put := getattr(module, "set_extra_state", None)) is not None:
         if extra in state:
-            module.set_extra_state(state[extra])
+            put(state[extra])
         else:
             missing.append(extra)
     elif extra in state:
@@ -114,7 +112,3 @@ def _load_tensor(module: Module, name: str, tensor: Tensor, key: str, value: Any
             value = Parameter(value, tensor.requires_grad)
     setattr(module, name, value)
     return None
-
-
-def _has_extra_state(module: Module, method: str) -> bool:
-    return hasattr(type(module), method)

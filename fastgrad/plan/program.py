@@ -22,17 +22,17 @@ class Program:
     """The executable form of a section."""
 
     __slots__ = (
-        "_address", "_arena_at", "_binding_at", "_bound", "_cells", "_count", "_flat", "_kept", "_kept_at", "_keep",
-        "_numbers", "_output_at", "_outputs", "_split", "_sweep", "arena", "arena_bytes", "error_cell", "kept", "kept_bytes", "lines",
-        "report", "words",
+        "_arena_at", "_binding_at", "_bound", "_cells", "_flat", "_kept", "_kept_at", "_keep",
+        "_numbers", "_output_at", "_outputs", "_split", "address", "arena", "arena_bytes", "count", "error_cell", "kept", "kept_bytes", "lines",
+        "report", "sweep", "words",
     )  # fmt: skip
 
     def __init__(self, assembler: Assembler) -> None:
         main = assembler.records
         rows = main + assembler.bodies
         self.words = np.zeros((max(len(rows), 1), WORDS), np.int64)
-        self._address = self.words.ctypes.data
-        self._count = len(main)
+        self.address = self.words.ctypes.data
+        self.count = len(main)
         self._split = assembler.split
         relocations: list[tuple[int, int, int, int]] = []
         table: list[list[int]] = []
@@ -41,7 +41,7 @@ class Program:
             for column, word in enumerate(record):
                 if type(word) is tuple:
                     if word[0] == "body":
-                        word = self._address + RECORD_BYTES * (len(main) + word[1])
+                        word = self.address + RECORD_BYTES * (len(main) + word[1])
                     elif word[0] == FIXED:
                         word = word[2]
                     else:
@@ -62,7 +62,7 @@ class Program:
         self._bound: Sequence[int] = ()
         self._outputs: Sequence[int] = ()
         self._numbers: Sequence[Any] = ()
-        self._sweep = sweep()
+        self.sweep = sweep()
         self.arena_bytes = assembler.arena.size
         self.kept_bytes = assembler.kept_bytes
         self.kept = assembler.kept
@@ -141,17 +141,17 @@ class Program:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
         if self.error_cell is None and check is None:
-            if self._count <= PIECE:
-                self._sweep(self._address, self._count)
+            if self.count <= PIECE:
+                self.sweep(self.address, self.count)
             else:
-                self._pieces(0, self._count)
+                self._pieces(0, self.count)
             return True
         self._pieces(0, self._split)
         if self.error_cell is not None and self.error_cell[0]:
             self._raise()
         if check is not None and not check():
             return False
-        self._pieces(self._split, self._count)
+        self._pieces(self._split, self.count)
         return True
 
     def _raise(self) -> None:
@@ -166,7 +166,7 @@ class Program:
     def _pieces(self, start: int, end: int) -> None:
         while start < end:
             count = min(PIECE, end - start)
-            self._sweep(self._address + RECORD_BYTES * start, count)
+            self.sweep(self.address + RECORD_BYTES * start, count)
             start += count
 
     @property

@@ -1,0 +1,181 @@
+"""The quick way of a replay: a Python function written for one recorded call.
+
+`Replay.run` serves every case; most steps need little of it. For a call whose arguments are whole tensors and floats, the checks
+and bindings are written out as straight-line source over the objects concerned, which removes the loops and look-ups that
+would cost more than the sweep. The function returns `miss` whenever anything is not as it was, and the general way decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from sys import getrefcount
+from typing import TYPE_CHECKING, Any
+
+from . import execute
+from . import recording as tape
+from .dtypes import float32
+from .recording import Signature
+from .tensor import handle
+
+if TYPE_CHECKING:
+    from .compiled import Names, Replay
+
+
+class _Writer:
+    """Source lines and the objects they name."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.objects: dict[str, Any] = {}
+
+    def name(self, value: Any) -> str:
+        """A name for an object in the source."""
+        name = f"o{len(self.objects)}"
+        self.objects[name] = value
+        return name
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " + text)
+
+
+def specialize(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any) -> Any:
+    """The function `(trace, *arguments)` for a replay, or None if it is not of the simple kind."""
+    simple = not (replay.guards or replay.roots or replay.from_gradients or replay.fixed or replay.program.kept_bytes)
+    if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
+        return None
+    if not all([isinstance(a, tape.TENSOR) and a._whole or type(a) is float for a in arguments]):
+        return None
+    if any([rest is not None for _, _, rest in replay.from_arguments]) or any([r is not None for r in replay.known_rests]):
+        return None
+    writer = _Writer()
+    _check(writer, replay, arguments, grad_enabled, names, structure)
+    _inputs(writer, replay)
+    _numbers(writer, replay)
+    made = _outputs(writer, replay)
+    for storage in replay.written:
+        writer.line(f"{writer.name(storage)}.version += 1")
+    program = replay.program
+    writer.line("statistics['runs'] += 1")
+    if program.error_cell is None:
+        writer.line(f"sweep({program.address}, {program.count})")
+    else:
+        writer.line(f"{writer.name(program.run)}(None)")
+    for leaf in replay.leaves_without:
+        writer.line(f"{writer.name(leaf)}._grad = None")
+    for leaf, t in zip(replay.leaves_with, made[replay.n_outputs :], strict=True):
+        writer.line(f"{writer.name(leaf)}._grad = {t}")
+    writer.line(f"return {_result(writer, replay.template, made)}")
+    parameters = "".join([f", a{k}" for k in range(len(arguments))])
+    source = f"def step(tr{parameters}):\n" + "\n".join(writer.lines)
+    scope: dict[str, Any] = {
+        **writer.objects, "miss": miss, "getrefcount": getrefcount, "statistics": tape.statistics,
+        "sweep": program.sweep, "Tensor": tape.TENSOR,
+    }  # fmt: skip
+    exec(compile(source, "<fastgrad step>", "exec"), scope)
+    return scope["step"]
+
+
+def _check(
+    writer: _Writer, replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]
+) -> None:
+    """Leave unless arguments, names, modules, gradients and memory are as they were."""
+    tests = [f"tr.grad_enabled is not {grad_enabled}", f"{writer.name(structure)}[0] != {structure[0]}"]
+    for k, a in enumerate(arguments):
+        if type(a) is float:
+            tests.append(f"type(a{k}) is not float")
+        else:
+            tests += [f"not isinstance(a{k}, Tensor)", f"a{k}._meta is not {writer.name(a._meta)}", f"not a{k}._whole"]
+    for name, value in names.globals():
+        tests.append(f"{writer.name(names.scope)}.get({name!r}) is not {writer.name(value)}")
+    for cell in names.cells:
+        tests.append(f"{writer.name(cell)}.cell_contents is not {writer.name(cell.cell_contents)}")
+    for leaf, had in replay.capture.expected:
+        tests.append(f"{writer.name(leaf)}._grad is {'None' if had else 'not None'}")
+    for t, storage in zip(replay.known, replay.storages, strict=True):
+        tests.append(f"{writer.name(t)}._storage is not {writer.name(storage)}")
+    for storage in replay.written:
+        tests.append(f"{writer.name(storage)}.savers")
+    if replay.program.arena_bytes:
+        tests.append(f"tr.arena is not {writer.name(tape.local.trace.arena)}")
+    for test in tests:
+        writer.line(f"if {test}: return miss")
+
+
+def _inputs(writer: _Writer, replay: Replay) -> None:
+    """Bind the arguments' memory where it has moved."""
+    addresses, bind = writer.name(replay.addresses), writer.name(replay.program.bind_addresses)
+    for i, k, _ in replay.from_arguments:
+        writer.line(f"storage = a{k}._storage")
+        writer.line("if storage is None or storage.array is None: return miss")
+        writer.line(f"if storage.address != {addresses}[{i}]:")
+        writer.line(f"    {addresses}[{i}] = storage.address")
+        writer.line(f"    {bind}({addresses})")
+
+
+def _numbers(writer: _Writer, replay: Replay) -> None:
+    """Bind the numbers that have changed."""
+    if not replay.sources:
+        return
+    numbers, bind = writer.name(replay.numbers), writer.name(replay.program.bind_numbers)
+    option = writer.name(tape._option)
+    for i, (owner, key) in replay.sources:
+        if owner == "argument":
+            value = f"a{key}"
+        elif type(key) is str:
+            value = f"{writer.name(owner)}[{key!r}]"
+        else:
+            value = f"{option}({writer.name(owner)}, {writer.name(key)})"
+        writer.line(f"value = {value}")
+        writer.line(f"if value != {numbers}[{i}]:")
+        writer.line(f"    {numbers}[{i}] = value")
+        writer.line(f"    {bind}({numbers})")
+
+
+def _outputs(writer: _Writer, replay: Replay) -> list[str]:
+    """Choose the tensors that are handed back: those of former calls that nobody else holds."""
+    made = []
+    for j, hands in enumerate(replay.hands):
+        held = _HELD[0] + (j >= replay.n_outputs)  # a gradient is held by its leaf, too
+        t = f"t{j}"
+        pool, places = writer.name(hands), writer.name(replay.places)
+        writer.line(f"for {t} in {pool}:")
+        writer.line(f"    storage = {t}._storage")
+        writer.line(
+            f"    if getrefcount({t}) <= {held} and getrefcount(storage) <= {_HELD[1]} and "
+            f"getrefcount(storage.array) <= {_HELD[2]} and storage.savers is None and not storage.shared: break"
+        )
+        writer.line("else: return miss")
+        writer.line(f"if {places}[{j}] != storage.address:")
+        writer.line(f"    {places}[{j}] = storage.address")
+        writer.line(f"    {writer.name(replay.program.bind_output)}({j}, storage.address)")
+        made.append(t)
+    return made
+
+
+def _counts(pool: list[Any]) -> tuple[int, int, int]:
+    """The reference counts that the written source sees of a tensor, its storage and its array that nobody else holds."""
+    for t in pool:
+        storage = t._storage
+        return getrefcount(t), getrefcount(storage), getrefcount(storage.array)
+    raise AssertionError
+
+
+_HELD = _counts([handle(Signature.of((), float32), execute.new_storage(1, float32))])
+
+
+def _result(writer: _Writer, template: Any, made: list[str]) -> str:
+    from .compiled import Found, Made
+
+    if type(template) is Made:
+        return made[template.number]
+    if type(template) is Found:
+        return f"a{template.owner}" if template.kind == "argument" else writer.name(template.owner)
+    if type(template) is tuple:
+        return "(" + "".join([_result(writer, x, made) + ", " for x in template]) + ")"
+    if type(template) is list:
+        return "[" + ", ".join([_result(writer, x, made) for x in template]) + "]"
+    if type(template) is dict:
+        return "{" + ", ".join([f"{writer.name(k)}: {_result(writer, v, made)}" for k, v in template.items()]) + "}"
+    return writer.name(template)
+
+
