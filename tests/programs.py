@@ -751,7 +751,7 @@ class Generator:
         a = self.pick()
         if a is None:
             return False
-        kind = self.rng.choice(["clone", "detach", "contiguous", "like", "require"])
+        kind = self.rng.choice(["clone", "detach", "contiguous", "like", *["require"] * self.observes])
         if kind == "detach":
             out = self.new(f"{a.name}.detach()", a.shape, a.dtype, a.bound, view=a)
             return out

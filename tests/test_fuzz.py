@@ -16,7 +16,7 @@ import pytest
 import fastgrad
 
 FIRST = int(os.environ.get("FASTGRAD_FUZZ_SEED", "0"))
-COUNT = int(os.environ.get("FASTGRAD_FUZZ", "150"))
+COUNT = int(os.environ.get("FASTGRAD_FUZZ", "200"))
 BATCH = 10
 BATCHES = [range(start, min(start + BATCH, FIRST + COUNT)) for start in range(FIRST, FIRST + COUNT, BATCH)]
 OWN_MODES = [mode for mode in programs.MODES if mode != "torch"]

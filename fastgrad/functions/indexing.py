@@ -7,7 +7,7 @@ list of positions into one flattened dimension, and then taken, put or added alo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,33 +28,42 @@ def _is_integer(part: Any) -> bool:
     return not isinstance(part, (bool, np.bool_)) and hasattr(part, "__index__") and not isinstance(part, (np.ndarray, tape.TENSOR))
 
 
-def _parts(index: Any, ndim: int) -> list[Any]:
+def _parts(index: Any, shape: tuple[int, ...]) -> list[Any]:
     """The parts of an index, `...` filled up, lists and arrays as tensors, masks as positions."""
-    parts = list(index) if isinstance(index, tuple) else [index]
-    parts = [_part(p) for p in parts]
-    used = sum([0 if p is None or p is Ellipsis else p[1] if isinstance(p, tuple) else 1 for p in parts])
+    parts = [_part(p) for p in (index if isinstance(index, tuple) else (index,))]
+    spans = [0 if p is None or p is Ellipsis else p.mask.ndim if isinstance(p, _Mask) else 1 for p in parts]
+    free = len(shape) - sum(spans)
     if sum([p is Ellipsis for p in parts]) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
-    if used > ndim:
-        raise IndexError(f"too many indices for tensor of dimension {ndim}")
-    fill = [slice(None)] * (ndim - used)
-    if any([p is Ellipsis for p in parts]):
-        at = [p is Ellipsis for p in parts].index(True)
-        parts[at : at + 1] = fill
-    else:
-        parts += fill
+    if free < 0:
+        raise IndexError(f"too many indices for tensor of dimension {len(shape)}")
+    if not any([p is Ellipsis for p in parts]):
+        parts, spans = [*parts, Ellipsis], [*spans, 0]
     flat: list[Any] = []
-    for p in parts:
-        flat += p[0] if isinstance(p, tuple) else [p]
+    d = 0
+    for p, span in zip(parts, spans, strict=True):
+        if p is Ellipsis:
+            flat += [slice(None)] * free
+            d += free
+        elif isinstance(p, _Mask):
+            if p.mask.shape != shape[d : d + span]:
+                raise IndexError(
+                    f"The shape of the mask {list(p.mask.shape)} at index {d} does not match the shape of the indexed tensor "
+                    f"{list(shape)} at index {d}"
+                )
+            flat += [_Position(q, span == 0) for q in nonzero(p.mask, as_tuple=True)]
+        else:
+            flat.append(p)
+        d += span
     return flat
 
 
 def _part(p: Any) -> Any:
-    """One part: None, Ellipsis, slice, int, a position tensor, or ([position tensors of a mask], dimensions)."""
+    """One part: None, Ellipsis, slice, int, positions or a mask."""
     if p is None or p is Ellipsis or isinstance(p, slice):
         return p
     if isinstance(p, (bool, np.bool_)):
-        p = as_tensor(bool(p))
+        return _Mask(as_tensor(bool(p)))
     if isinstance(p, tape.TENSOR) and p.ndim == 0 and p.dtype.category == 1:
         return int(p)
     if _is_integer(p):
@@ -67,17 +76,23 @@ def _part(p: Any) -> Any:
             f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices (got {type(p).__name__})"
         )
     if p.dtype.name in ("bool", "uint8"):
-        return [_Mask(q) for q in nonzero(p, as_tuple=True)], p.ndim
+        return _Mask(p)
     if p.dtype.category != 1:
         raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, got {p.dtype}")
-    return p if p.dtype is int64 else p.to(int64)
+    return _Position(p if p.dtype is int64 else p.to(int64))
 
 
-class _Mask:
-    """Positions that came from a mask."""
+class _Mask(NamedTuple):
+    """A bool tensor in an index."""
 
-    def __init__(self, positions: Tensor) -> None:
-        self.positions = positions
+    mask: Tensor
+
+
+class _Position(NamedTuple):
+    """Positions along a dimension, which is new if a mask without dimensions gave them."""
+
+    positions: Tensor
+    added: bool = False
 
 
 def _cut(p: slice, size: int) -> tuple[int, int, int]:
@@ -98,9 +113,9 @@ def _basic(input: Tensor, parts: list[Any]) -> tuple[Tensor, list[Any]]:
     op = arrays.slice_
     d = 0
     for p in parts:
-        if p is None:
+        if p is None or (isinstance(p, _Position) and p.added):
             new.append(1)
-            positions.append(None)
+            positions.append(None if p is None else p.positions)
             continue
         size = shape[d]
         if isinstance(p, int):
@@ -117,7 +132,7 @@ def _basic(input: Tensor, parts: list[Any]) -> tuple[Tensor, list[Any]]:
         else:
             cut.append((0, 1, size))
             new.append(size)
-            positions.append(p.positions if isinstance(p, _Mask) else p)
+            positions.append(p.positions)
         d += 1
     if tuple(cut) != tuple([(0, 1, n) for n in shape]):
         input = view(input, op, tuple(cut))  # type: ignore[assignment]
@@ -133,7 +148,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     elif isinstance(index, int) and not isinstance(index, bool):
         raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python to convert a 0-dim tensor to a number")
     else:
-        parts = _parts(index, input.ndim)
+        parts = _parts(index, input._meta.shape)
     result, positions = _basic(input, parts)
     if any([p is not None for p in positions]):
         return _take(result, positions)
@@ -191,7 +206,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
 
     if not isinstance(value, tape.TENSOR):
         value = as_tensor(value, dtype=input.dtype) if isinstance(value, (np.ndarray, list, tuple)) else value
-    parts = _parts(index, input.ndim)
+    parts = _parts(index, input._meta.shape)
     target, positions = _basic(input, parts)
     if all([p is None for p in positions]):
         if isinstance(value, (tape.TENSOR, np.ndarray)):
