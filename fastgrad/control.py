@@ -7,9 +7,8 @@ from typing import Any
 
 from . import recording as tape
 from .kernels import build
+from .plan.program import threads
 from .tensor import Tensor
-
-_threads = [os.cpu_count() or 1]
 
 
 class eager:
@@ -39,12 +38,12 @@ def set_num_threads(n: int) -> None:
     """Set how many threads matrix products and large loops may use."""
     if not isinstance(n, int) or n < 1:
         raise RuntimeError("set_num_threads expects a positive integer")
-    _threads[0] = n
+    threads[0] = n
 
 
 def get_num_threads() -> int:
     """How many threads matrix products and large loops may use."""
-    return _threads[0]
+    return threads[0]
 
 
 def stats() -> dict[str, int]:

@@ -175,7 +175,7 @@ def _record(tr: Any, identity: str, label: str | None, function: Callable[..., A
     tape.room(tr)
     key = _key(tr, identity, arguments)
     start = tr.real
-    edge = start.next.get(key)
+    edge = tape.found(start, key)
     if edge is not None:
         tr.node = edge.end if type(tr.node) is not Urgent else Urgent(edge.end)
         made = _results(tr, edge.outputs)

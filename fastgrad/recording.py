@@ -266,6 +266,11 @@ def user_line() -> tuple[str, int] | None:
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
 
 
+def found(node: Node, key: Hashable) -> Any:
+    """What an edge leads to, also behind a node whose quick look-up always misses."""
+    return dict.get(node.next, key)
+
+
 def extend(
     tr: Trace,
     key: Hashable,
@@ -278,7 +283,7 @@ def extend(
 ) -> Node:
     """Go along `key` to the node of this entry, which is made if it is new."""
     here = tr.real
-    node = here.next.get(key)
+    node = found(here, key)
     if node is None:
         node = Node(here, op, operands, attrs, here.grad_enabled)
         node.slot = here.end
@@ -295,7 +300,7 @@ def extend(
 def mark(tr: Trace, key: Hashable, op: Any, operands: tuple[int, ...], attrs: Any = None) -> Node:
     """Go along `key` to a node without an entry."""
     here = tr.real
-    node = here.next.get(key)
+    node = found(here, key)
     if node is None:
         node = here.next[key] = Node(here, op, operands, attrs, here.grad_enabled)
         tr.nodes += 1
@@ -356,7 +361,7 @@ def apply_slow(tr: Trace, op: Operation, operands: Sequence[Tensor], attrs: Any)
     room(tr)
     slots = slots_of(tr, operands)
     key = (op.code, *slots) if attrs is None else (op.code, *slots, attrs)
-    node = tr.real.next.get(key)
+    node = found(tr.real, key)
     if node is None:
         start = tr.real
         node = op.record(tr, key, slots, [_meta(tr, s) for s in slots], attrs)

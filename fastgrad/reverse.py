@@ -442,7 +442,7 @@ def _walk_pending(
     plain = not tr.hooks and not tr.functions
     key = ("backward", tuple([(s, len(parts)) for s, parts in start.items()]), slots, keep, retain, create)
     if plain:
-        edge = tr.node.next.get(key) or tr.real.next.get(key)
+        edge = tape.found(tr.real, key)
         if edge is not None:
             tr.node = edge.end if type(tr.node) is not tape.Urgent else tape.Urgent(edge.end)
             sources, kept = edge.outputs

@@ -56,7 +56,7 @@ def specialize(replay: Replay, arguments: list[Any], grad_enabled: bool, names: 
         writer.line(f"{writer.name(storage)}.version += 1")
     program = replay.program
     writer.line("statistics['runs'] += 1")
-    if program.error_cell is None:
+    if program.error_cell is None and not program.products:
         writer.line(f"sweep({program.address}, {program.count})")
     else:
         writer.line(f"{writer.name(program.run)}(None)")

@@ -161,8 +161,6 @@ class Tensor:
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        if value._meta.dtype is not self._meta.dtype:
-            raise RuntimeError(f"cannot set data of type {value.dtype} on a tensor of type {self.dtype}")
         value = value.detach()
         if value._storage is None or value._storage.array is None:
             tape.materialize(value)

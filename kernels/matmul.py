@@ -9,11 +9,13 @@ Record: [kernel, address of gemm, c, a, b, table, 0, 0]
 
 import ctypes
 from functools import lru_cache
+from typing import Any
 
 from .build import build
 from .elementwise import TYPES, pointer
 
 TABLE_WORDS = 18
+PARALLEL = 30_000_000  # multiplications from which on a product is worth a second thread
 _SMALL = 512  # multiplications below which the own loop is faster than a call of BLAS
 
 _GEMM = """
@@ -127,6 +129,27 @@ def gemm_address(dtype: str) -> int:
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     return get(capsule, name(capsule))
+
+
+_threads = [0]
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> tuple[Any, ...]:
+    """The BLAS libraries in this process whose number of threads can be set."""
+    from threadpoolctl import ThreadpoolController
+
+    gemm_address("f8")
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return tuple([x for x in found if "scipy" in (x.filepath or "")]) or tuple(found)
+
+
+def use_threads(n: int) -> None:
+    """Let the BLAS that SciPy brings use n threads."""
+    if _threads[0] != n:
+        _threads[0] = n
+        for library in _libraries():
+            library.set_num_threads(n)
 
 
 def product(

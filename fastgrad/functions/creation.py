@@ -73,8 +73,7 @@ def _plain(data: Any) -> Any:
         return data.detach().numpy()
     if isinstance(data, (list, tuple)):
         data = [_plain(x) for x in data]
-        lengths = {len(x) if isinstance(x, (list, tuple)) else x.shape if isinstance(x, np.ndarray) else None for x in data}
-        if len(lengths) > 1:
+        if len({len(x) if isinstance(x, (list, tuple)) else np.shape(x) for x in data}) > 1:
             raise _ragged(data)
     elif isinstance(data, str) or data is None or isinstance(data, (dict, set)):
         raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
@@ -157,10 +156,10 @@ def _finish(t: Tensor, requires_grad: bool) -> Tensor:
     return t.requires_grad_() if requires_grad else t
 
 
-def _sizes(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
-    from .shapes import sizes
+def _sizes(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
+    from .shapes import sizes as shape_of
 
-    shape = sizes(name, size)
+    shape = shape_of(name, sizes, size)
     if any([n < 0 for n in shape]):
         raise RuntimeError(f"{name}: Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
     return shape
@@ -177,26 +176,32 @@ def _filled(shape: tuple[int, ...], value: Any, kind: dtype_, constant: bool) ->
 
 
 def _constant(
-    name: str, size: tuple[Any, ...], value: float, dtype: Any, device: Any, requires_grad: bool
+    name: str, sizes: tuple[Any, ...], size: Any, value: float, dtype: Any, device: Any, requires_grad: bool
 ) -> Tensor:
     check_device(device)
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
-    return _finish(_filled(_sizes(name, size), value, kind, True), requires_grad)
+    return _finish(_filled(_sizes(name, sizes, size), value, kind, True), requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: None = None) -> Tensor:
+def zeros(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: None = None
+) -> Tensor:
     """A tensor of zeros of the given sizes."""
-    return _constant("zeros", size, 0.0, dtype, device, requires_grad)
+    return _constant("zeros", sizes, size, 0.0, dtype, device, requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: None = None) -> Tensor:
+def ones(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: None = None
+) -> Tensor:
     """A tensor of ones of the given sizes."""
-    return _constant("ones", size, 1.0, dtype, device, requires_grad)
+    return _constant("ones", sizes, size, 1.0, dtype, device, requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
+def empty(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Tensor:
     """A tensor whose contents mean nothing (they are zero here)."""
-    return _constant("empty", size, 0.0, dtype, device, requires_grad)
+    return _constant("empty", sizes, size, 0.0, dtype, device, requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -369,27 +374,27 @@ def draw(kind: str, shape: tuple[int, ...], dtype: dtype_, low: Any, high: Any, 
 
 
 def _random(
-    name: str, kind: str, size: tuple[Any, ...], dtype: Any, device: Any, generator: Any, requires_grad: bool, a: Any, b: Any
+    name: str, kind: str, shape: tuple[int, ...], dtype: Any, device: Any, generator: Any, requires_grad: bool
 ) -> Tensor:
     check_device(device)
     wanted = get_default_dtype() if dtype is None else to_dtype(dtype)
     if not wanted.is_floating_point:
         raise RuntimeError(f'"{name}" not implemented for {wanted}; use a floating-point dtype')
-    return _finish(draw(kind, _sizes(name, size), wanted, a, b, generator), requires_grad)
+    return _finish(draw(kind, shape, wanted, 0.0, 1.0, generator), requires_grad)
 
 
 def rand(
-    *size: Any, dtype: Any = None, device: Any = None, generator: Any = None, requires_grad: bool = False, **_: Any
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, generator: Any = None, requires_grad: bool = False, **_: Any
 ) -> Tensor:
     """Uniform numbers in [0, 1)."""
-    return _random("rand", "uniform", size, dtype, device, generator, requires_grad, 0.0, 1.0)
+    return _random("rand", "uniform", _sizes("rand", sizes, size), dtype, device, generator, requires_grad)
 
 
 def randn(
-    *size: Any, dtype: Any = None, device: Any = None, generator: Any = None, requires_grad: bool = False, **_: Any
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, generator: Any = None, requires_grad: bool = False, **_: Any
 ) -> Tensor:
     """Normal numbers of mean 0 and variance 1."""
-    return _random("randn", "normal", size, dtype, device, generator, requires_grad, 0.0, 1.0)
+    return _random("randn", "normal", _sizes("randn", sizes, size), dtype, device, generator, requires_grad)
 
 
 def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:

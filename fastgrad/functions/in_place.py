@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..ops import arrays
+from ..ops.elementwise import overwrite
 from ..ops.table import broadcast
 from ..recording import STALE, Node, Signature, Trace, Urgent
 from . import pointwise
@@ -230,7 +231,10 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
                 "copy_ broadcasts its source to the tensor's shape"
             )
         value = tape.apply(arrays.expand, (value,), shape)
-    return assign(input, pointwise.convert(value, input._meta.dtype))
+    value = pointwise.convert(value, input._meta.dtype)
+    if tr.grad_enabled and input._meta.requires_grad and value._meta.requires_grad and input._whole:
+        value = tape.apply(overwrite, (input, value))  # the gradient of what was overwritten is zero, not missing
+    return assign(input, value)
 
 
 def fill_(input: Tensor, value: Any) -> Tensor:

@@ -142,6 +142,8 @@ def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
                 return square(input)
             if exponent in _POWERS:
                 return _special_power(input, float(exponent))
+        elif exponent == 1:
+            return _mul(input, exponent)
         elif exponent < 0 and isinstance(exponent, int):
             raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
     return _pow(input, exponent)

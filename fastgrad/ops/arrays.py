@@ -479,6 +479,8 @@ def _matmul_lower(emit: Any, y: int, operands: tuple[int, ...], k: Any) -> None:
          *a_steps, *b_steps)
     )  # fmt: skip
     emit.record(kernel, gemm, target, a, b, table)
+    if gemm:
+        emit.product(m * n * inner)
 
 
 matmul = _Product(

@@ -67,6 +67,7 @@ class Assembler:
         self.error_cell: Any = None
         self.error = 0
         self.split = 0
+        self.largest_product = 0
         self.lands: dict[int, int] = {}  # final slot -> leaf whose memory it goes to
         self.landed: set[int] = set()  # leaves whose memory already gets its value from a record
         self.remaining = self._uses()
@@ -336,6 +337,10 @@ class Assembler:
 
     def fill_zero(self, target: Reference, n: int, code: str) -> None:
         self.record(copy_kernels.fill(code), n, target, self.words.put((0,)))
+
+    def product(self, size: int) -> None:
+        """A product of so many multiplications goes to BLAS: its number of threads follows the largest one."""
+        self.largest_product = max(self.largest_product, size)
 
     def record(self, kernel: int, *words: Any) -> None:
         """Write one record."""

@@ -7,14 +7,17 @@ values. `run` is one call of the compiled sweep.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..kernels.matmul import PARALLEL, use_threads
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
 
+threads = [os.cpu_count() or 1]  # what `set_num_threads` sets
 PIECE = 1 << 16  # records swept between two looks for Ctrl-C
 
 
@@ -24,7 +27,7 @@ class Program:
     __slots__ = (
         "_arena_at", "_binding_at", "_bound", "_cells", "_flat", "_kept", "_kept_at", "_keep",
         "_numbers", "_output_at", "_outputs", "_split", "address", "arena", "arena_bytes", "count", "error_cell", "kept", "kept_bytes", "lines",
-        "report", "sweep", "words",
+        "products", "report", "sweep", "words",
     )  # fmt: skip
 
     def __init__(self, assembler: Assembler) -> None:
@@ -68,6 +71,7 @@ class Program:
         self.kept = assembler.kept
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
+        self.products = assembler.largest_product
         self.report = (len(main), len(assembler.bodies))
 
     def bind(self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int) -> None:
@@ -140,6 +144,8 @@ class Program:
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
+        if self.products:
+            use_threads(threads[0] if self.products >= PARALLEL else 1)
         if self.error_cell is None and check is None:
             if self.count <= PIECE:
                 self.sweep(self.address, self.count)
