@@ -247,7 +247,7 @@ class Replay:
         program.run(None)
         for storage in self.written:
             storage.version += 1
-        graph = reverse.Graph(tr, self.ready.saved, self.ready.readers, kept) if self.roots else None
+        graph = reverse.Graph(tr, self.ready, kept) if self.roots else None
         if graph is not None and not self.ready.saved and reverse.is_spent(graph.entries, self.roots, tr.released):
             graph.sources = {}
             self.spent, self.roots = graph, []  # the call's own backward has used up the history of its results
@@ -385,7 +385,7 @@ class Replay:
             where = self.capture.by_tensor.get(id(t))
             sources[slot] = arguments[where[1]] if where is not None else t
         saved, traced.sources = traced.sources, sources
-        graph = reverse.Graph(traced, self.ready.saved, self.ready.readers, kept)  # type: ignore[arg-type]
+        graph = reverse.Graph(traced, self.ready, kept)  # type: ignore[arg-type]
         traced.sources = saved
         for t, (meta, slot) in zip(made, self.results, strict=True):
             if meta.requires_grad:

@@ -74,10 +74,11 @@ def new_storage(numel: int, dtype: Any) -> Storage:
 class Ready:
     """A program, and what its run hands back."""
 
-    __slots__ = ("outputs", "program", "readers", "saved", "specs", "spent")
+    __slots__ = ("outputs", "program", "readers", "recipes", "saved", "specs", "spent")
 
     def __init__(self, program: Program, specs: list[tuple[int, Any]], saved: Any, readers: set[int]) -> None:
         self.readers = readers
+        self.recipes: dict[Any, list[int]] = {}  # for backward passes over what the run leaves: the saved values they read
         self.program = program
         self.specs = specs  # (elements, dtype) of each output
         self.saved = saved
@@ -283,7 +284,7 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
     if rooted:
         graph = ready.spent
         if graph is None:
-            graph = reverse.Graph(tr, ready.saved, ready.readers, kept)
+            graph = reverse.Graph(tr, ready, kept)
             if not ready.saved and reverse.is_spent(graph.entries, roots, tr.released):
                 graph.sources = {}
                 ready.spent = graph

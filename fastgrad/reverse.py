@@ -38,14 +38,13 @@ class Graph:
     """A trace that has run: what a backward over it needs."""
 
     __slots__ = (
-        "__weakref__", "entries", "functions", "hooks", "numbers", "order", "readers", "released", "saved", "sources",
+        "__weakref__", "entries", "functions", "hooks", "numbers", "order", "readers", "ready", "released", "saved", "sources",
     )  # fmt: skip
 
-    def __init__(
-        self, tr: Trace, saved: Sequence[tuple[int, Node, Any]], readers: Iterable[int], kept: Storage | None
-    ) -> None:
+    def __init__(self, tr: Trace, ready: Any, kept: Storage | None) -> None:
         self.order = next(_sequence)
-        self.readers = set(readers)  # entries whose rules will read saved values
+        self.ready = ready  # the executed plan: graphs with the same one have the same structure
+        self.readers = set(ready.readers)  # entries whose rules will read saved values
         self.entries = tr.entries()
         self.sources = {slot: getattr(t, "_origin", None) or t for slot, t in tr.sources.items()}
         self.released = set(tr.released)
@@ -53,7 +52,7 @@ class Graph:
         self.functions = tr.functions
         self.numbers: dict[int, Any] = {}
         self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
-        for slot, node, place in saved:
+        for slot, node, place in ready.saved:
             self._keep(tr, slot, node, place, kept)
 
     def _keep(self, tr: Trace, slot: int, node: Node, place: _Place, kept: Storage | None) -> None:
@@ -489,20 +488,85 @@ def _fresh(tr: Trace, t: Tensor) -> Tensor:
 def _walk_graph(
     graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
-    """The walk over a trace that has run; what it saved enters the pending trace as inputs."""
+    """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
+
+    What the graph saved enters the pending trace as inputs. The first walk notes which values those are (the recipe), later
+    ones let them enter at once, in that order, so that the whole walk hangs on one edge behind them.
+    """
     tr = local.trace
+    tape.room(tr)
+    plain = not graph.hooks and not graph.functions and not graph.released
+    structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, tr.grad_enabled)
+    recipe = graph.ready.recipes.get(structure) if plain else None
+    reader = _Reader(graph)
+    key: Any = None
+    first: Any = None
+    if recipe is not None:
+        given = [g for parts in start.values() for g in parts]
+        slots = tape.slots_of(tr, [*given, *[reader.value(s) for s in recipe]])
+        key = ("graph backward", graph.ready, structure, slots, tuple(sorted(graph.numbers.items())))
+        edge = tape.found(tr.real, key)
+        if edge is not None:
+            tr.node = edge.end if type(tr.node) is not tape.Urgent else tape.Urgent(edge.end)
+            sources, kept_nodes, passed = edge.outputs
+            if not retain:
+                graph.release(passed)
+            return (
+                {s: [tape.result(tr, n) for n in nodes] for s, nodes in sources},
+                {s: tape.result(tr, n) for s, n in kept_nodes},
+            )
+        first = tr.real
+        tape.mark(tr, ("start", key), tape.COMPOSITE, (), "backward")
+    epoch, inputs, live = tr.epoch, len(tr.addresses), len(tr.live)
     tr.static += 1
     try:
-        at_sources, kept, passed = backward_pass(graph, start, keep, _hooks(graph))
+        at_sources, kept, passed = backward_pass(reader, start, keep, _hooks(graph))
     finally:
         tr.static -= 1
+    if plain:
+        graph.ready.recipes.setdefault(structure, reader.entered())
+        del tr.live[live:]
+    if key is not None and tr.epoch == epoch and len(tr.addresses) == inputs:
+        first.next[key] = _walked(tr, at_sources, kept, passed)
     if not retain:
         graph.release(passed)
-    tr = local.trace
     return (
         {s: [_fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
         {s: _fresh(tr, t) for s, t in kept.items()},
     )
+
+
+def _walked(tr: Trace, at_sources: dict[int, list[Tensor]], kept: dict[int, Tensor], passed: list[int]) -> Edge:
+    """The edge over a walk, with the nodes of its results."""
+    entries = tr.entries()
+
+    def node(t: Tensor) -> Node:
+        return entries[t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)]
+
+    sources = [(s, [node(t) for t in parts]) for s, parts in at_sources.items()]
+    return Edge(tr.real, (sources, [(s, node(t)) for s, t in kept.items()], passed))
+
+
+class _Reader:
+    """A graph during one walk: every saved value is one tensor."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._values: dict[int, Tensor] = {}
+        self.entries = graph.entries
+        self.released = graph.released
+        self.functions = graph.functions
+
+    def value(self, slot: int) -> Tensor:
+        found = self._values.get(slot)
+        if found is None:
+            found = self._values[slot] = self._graph.value(slot)
+        return found
+
+    def entered(self) -> list[int]:
+        """The slots of the values that became inputs of the pending trace."""
+        epoch = local.trace.epoch
+        return [s for s, t in self._values.items() if t._storage is not None and t._at[0] == epoch]
 
 
 def _shaped(node: Node, value: float) -> Tensor:

@@ -20,6 +20,7 @@ from ..dtypes import from_numpy_dtype, get_default_dtype, int64, to_dtype
 from ..ops import arrays
 from ..ops.table import CONVERT
 from ..recording import Signature, Storage, count
+from .ranges import evenly, progression
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -73,7 +74,8 @@ def _plain(data: Any) -> Any:
         return data.detach().numpy()
     if isinstance(data, (list, tuple)):
         data = [_plain(x) for x in data]
-        if len({len(x) if isinstance(x, (list, tuple)) else np.shape(x) for x in data}) > 1:
+        nested = [isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.ndim > 0) for x in data]
+        if len({len(x) if deeper else None for x, deeper in zip(data, nested, strict=True)}) > 1:
             raise _ragged(data)
     elif isinstance(data, str) or data is None or isinstance(data, (dict, set)):
         raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
@@ -268,6 +270,8 @@ def arange(
     kind = to_dtype(dtype) if dtype is not None else get_default_dtype() if floating else int64
     _check_grad(kind, requires_grad)
     n = math.ceil((end - start) / step)
+    if floating and kind.is_floating_point:
+        return wrap(progression(start, step, n, kind.numpy), requires_grad)
     values = start + np.arange(n, dtype=np.float64 if floating else np.int64) * step
     return wrap(values.astype(kind.numpy), requires_grad)
 
@@ -282,7 +286,8 @@ def linspace(
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
     _check_grad(kind, requires_grad)
     start, end = (x.item() if isinstance(x, tape.TENSOR) else x for x in (start, end))
-    return wrap(np.linspace(start, end, steps).astype(kind.numpy), requires_grad)
+    numbers = evenly(start, end, steps, kind.numpy if kind.is_floating_point else np.dtype(np.float64))
+    return wrap(numbers.astype(kind.numpy, copy=False), requires_grad)
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None) -> Tensor:

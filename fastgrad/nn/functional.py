@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand, unary
 from ..dtypes import FLOAT, int64
-from ..functions import creation, pointwise, reductions
-from ..functions.pointwise import logsigmoid, relu, sigmoid, tanh
+from ..functions import creation, in_place, pointwise, reductions
+from ..functions.pointwise import logsigmoid, sigmoid, tanh
 from ..functions.reductions import wrap_dim
 from ..ops import arrays
 from ..ops import elementwise as e
@@ -139,6 +139,16 @@ def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dty
     return _log_softmax(tensor_operand(input, "log_softmax"), _softmax_dim("log_softmax", input, dim), dtype)
 
 
+def _written(function: Any, input: Tensor, *args: Any) -> Tensor:
+    """The result of a function, in the memory of its input."""
+    return in_place.writer(f"{function.__name__}_", function)(input, *args)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(input, 0)."""
+    return in_place.relu_(input) if inplace else pointwise.relu(input)
+
+
 softplus_unit = unary(e.softplus_op)
 
 
@@ -156,6 +166,8 @@ def _leaky_relu(input: Tensor, negative_slope: float) -> Tensor:
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """The input where it is positive, else `negative_slope` times it."""
+    if inplace:
+        return _written(leaky_relu, input, negative_slope)
     return _leaky_relu(input, float(negative_slope))
 
 
@@ -167,7 +179,7 @@ def _elu(input: Tensor, alpha: float) -> Tensor:
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """The input where it is positive, else alpha (exp(input) - 1)."""
-    return _elu(input, float(alpha))
+    return _written(elu, input, alpha) if inplace else _elu(input, float(alpha))
 
 
 @composite("Silu")
@@ -177,7 +189,7 @@ def _silu(input: Tensor) -> Tensor:
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """input * sigmoid(input)."""
-    return _silu(input)
+    return _written(silu, input) if inplace else _silu(input)
 
 
 @composite("Gelu")
@@ -199,6 +211,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """Elements set to zero with probability p while training, the others scaled by 1 / (1 - p)."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if inplace:
+        return _written(dropout, input, p, training)
     if not training or p == 0.0:
         return input
     if p == 1.0:
@@ -324,7 +338,7 @@ def _bce_logits(
     input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: str
 ) -> Tensor:
     if pos_weight is None:
-        loss = e.softplus_op(input) - input * target
+        loss = e.bce_logits(input, target)
     else:
         factor = (pos_weight - 1) * target + 1
         loss = (1 - target) * input + factor * e.softplus_op(-input)
