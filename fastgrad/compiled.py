@@ -21,7 +21,7 @@ from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
-from .specialize import specialize
+from .specialize import HELD, specialize
 from .tensor import Tensor
 
 VARIANTS = 8  # outcomes of guards that one signature may have
@@ -336,7 +336,7 @@ class Replay:
         made = []
         for j, (meta, slot) in enumerate(self.results):
             for t in hands[j]:
-                if getrefcount(t) <= _HELD[j >= self.n_outputs] and execute.is_free(t._storage, 1):
+                if getrefcount(t) <= HELD[0] + (j >= self.n_outputs) and _unused(t._storage):
                     break
             else:
                 t = _new(Tensor)
@@ -405,15 +405,13 @@ _MISS = object()
 _STORAGE = attrgetter("_storage")
 
 
-def _held() -> tuple[int, int]:
-    """Reference counts of a tensor that only a pool holds, and of one that a leaf holds as its gradient, too."""
-    hands = [[_new(Tensor)]]
-    for t in hands[0]:
-        return getrefcount(t), getrefcount(t) + 1
-    raise AssertionError
-
-
-_HELD = _held()
+def _unused(storage: Storage) -> bool:
+    return (
+        getrefcount(storage) <= HELD[1]
+        and getrefcount(storage.array) <= HELD[2]
+        and storage.savers is None
+        and not storage.shared
+    )
 
 
 def _is_new(t: Tensor, tr: Trace) -> bool:

@@ -103,6 +103,40 @@ def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Call
     return record
 
 
+def pair(op: Operation, general: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A recorder for an operation of two tensors that goes to `general` wherever this place of the trace is new."""
+    code = op.code
+
+    def record(input: Any, other: Any) -> Any:
+        tr = local.trace
+        try:
+            e, left = input._at
+            f, right = other._at
+        except AttributeError:
+            return general(input, other)
+        epoch = tr.epoch
+        if e != epoch:
+            left = enter(tr, input)
+            epoch = tr.epoch
+        if f != epoch:
+            right = enter(tr, other)
+            if tr.epoch != epoch:
+                return record(input, other)
+        node = tr.node.next.get((code, left, right))
+        if node is None:
+            return general(input, other)
+        tr.node = node
+        t = _new(tape.TENSOR)
+        t._at = (epoch, node.slot)
+        t._meta = node
+        tr.live.append(t)
+        return t
+
+    record.__name__ = general.__name__
+    record.__doc__ = general.__doc__
+    return record
+
+
 def _number(value: Any) -> Any:
     """The Python number in a NumPy scalar or a subclass of float or int, or None."""
     if isinstance(value, bool):
@@ -136,7 +170,17 @@ def composite(label: str | None = None) -> Callable[[F], F]:
             tr = local.trace
             if tr.static:
                 return function(*arguments)
-            key = _key(tr, identity, arguments)
+            epoch = tr.epoch
+            parts = [identity]
+            for x in arguments:
+                if isinstance(x, tape.TENSOR):
+                    e, slot = x._at
+                    parts.append(slot if e == epoch else enter(tr, x))
+                elif x is None:
+                    parts.append(x)
+                else:
+                    parts.append(_part(tr, x))
+            key = tuple(parts) if tr.epoch == epoch else _key(tr, identity, arguments)
             edge = tr.node.next.get(key)
             if edge is None:
                 return _record(tr, identity, label, function, arguments)
@@ -160,6 +204,8 @@ def _part(tr: Any, x: Any) -> Any:
     if isinstance(x, tape.TENSOR):
         at = x._at
         return at[1] if at[0] == tr.epoch else enter(tr, x)
+    if x is None:
+        return None
     if isinstance(x, (tuple, list)):
         return ("sequence", *[_part(tr, y) for y in x])
     return (type(x), x)

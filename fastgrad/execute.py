@@ -108,11 +108,8 @@ def _calibrate() -> int:
 DEAD = _calibrate()
 
 
-def _acquire(pool: list[Storage], spec: tuple[int, Any]) -> Storage:
-    """Memory for a result: a former result's that nobody holds any more, or new."""
-    for storage in pool:
-        if is_free(storage, 1):
-            return storage
+def _another(pool: list[Storage], spec: tuple[int, Any]) -> Storage:
+    """New memory for a result, which later runs may use again."""
     storage = new_storage(*spec)
     if len(pool) >= POOL:
         del pool[0]
@@ -120,32 +117,18 @@ def _acquire(pool: list[Storage], spec: tuple[int, Any]) -> Storage:
     return storage
 
 
-def is_free(storage: Storage, holders: int) -> bool:
-    """Whether nobody but the caller's variable and the given number of holders refers to a storage, and nobody to its memory."""
-    return (
-        getrefcount(storage) <= _FREE[0] + holders
-        and getrefcount(storage.array) <= _FREE[1]
-        and storage.savers is None
-        and not storage.shared
-    )
-
-
 POOL = 3
-_FREE = [1 << 60, 1 << 60]
+_FREE = (1 << 60, 1 << 60)  # the reference counts, as `results` sees them, of a storage and an array that only a pool holds
 
 
-def _calibrate_free() -> None:
-    """The counts that `is_free` sees of a storage and its array that nobody but one pool holds."""
-
-    def counts(storage: Storage, holders: int) -> list[int]:
-        return [getrefcount(storage) - holders, getrefcount(storage.array)]
-
+def _calibrate_free() -> tuple[int, int]:
     pool = [new_storage(1, tape.dtypes.float32)]
     for storage in pool:
-        _FREE[:] = counts(storage, 1)
+        return getrefcount(storage), getrefcount(storage.array)
+    raise AssertionError
 
 
-_calibrate_free()
+_FREE = _calibrate_free()
 
 
 def flush(tr: Trace) -> None:
@@ -265,7 +248,21 @@ def _arena(tr: Trace, nbytes: int) -> int:
 
 def results(ready: Ready) -> list[Storage]:
     """Memory for all results."""
-    return [_acquire(pool, spec) for pool, spec in zip(ready.outputs, ready.specs, strict=True)]
+    found = []
+    storages, arrays = _FREE
+    for pool, spec in zip(ready.outputs, ready.specs, strict=True):
+        for storage in pool:
+            if (
+                getrefcount(storage) <= storages
+                and getrefcount(storage.array) <= arrays
+                and storage.savers is None
+                and not storage.shared
+            ):
+                break
+        else:
+            storage = _another(pool, spec)
+        found.append(storage)
+    return found
 
 
 def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], roots: list[int]) -> None:

@@ -135,14 +135,14 @@ def _outputs(writer: _Writer, replay: Replay) -> list[str]:
     """Choose the tensors that are handed back: those of former calls that nobody else holds."""
     made = []
     for j, hands in enumerate(replay.hands):
-        held = _HELD[0] + (j >= replay.n_outputs)  # a gradient is held by its leaf, too
+        held = HELD[0] + (j >= replay.n_outputs)  # a gradient is held by its leaf, too
         t = f"t{j}"
         pool, places = writer.name(hands), writer.name(replay.places)
         writer.line(f"for {t} in {pool}:")
         writer.line(f"    storage = {t}._storage")
         writer.line(
-            f"    if getrefcount({t}) <= {held} and getrefcount(storage) <= {_HELD[1]} and "
-            f"getrefcount(storage.array) <= {_HELD[2]} and storage.savers is None and not storage.shared: break"
+            f"    if getrefcount({t}) <= {held} and getrefcount(storage) <= {HELD[1]} and "
+            f"getrefcount(storage.array) <= {HELD[2]} and storage.savers is None and not storage.shared: break"
         )
         writer.line("else: return miss")
         writer.line(f"if {places}[{j}] != storage.address:")
@@ -160,7 +160,7 @@ def _counts(pool: list[Any]) -> tuple[int, int, int]:
     raise AssertionError
 
 
-_HELD = _counts([handle(Signature.of((), float32), execute.new_storage(1, float32))])
+HELD = _counts([handle(Signature.of((), float32), execute.new_storage(1, float32))])
 
 
 def _result(writer: _Writer, template: Any, made: list[str]) -> str:

@@ -16,9 +16,10 @@ import numpy as np
 
 from . import recording as tape
 from .devices import CPU, device
-from .dispatch import binary
+from .dispatch import binary, pair
 from .dtypes import bool_, dtype, float32, float64, int32, int64, uint8
 from .functions import creation, in_place, indexing, pointwise, products, reductions, shapes, views
+from .ops import arrays
 from .ops import elementwise as e
 from .recording import STALE, Signature, Storage
 
@@ -570,7 +571,7 @@ class Tensor:
     __neg__ = pointwise.neg
     __abs__ = pointwise.abs
     __invert__ = pointwise.invert
-    __matmul__ = products.matmul
+    __matmul__ = pair(arrays.matmul, products.matmul)
     __getitem__ = indexing.getitem
     __setitem__ = indexing.setitem
 

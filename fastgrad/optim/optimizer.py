@@ -16,7 +16,7 @@ from typing import Any
 from .. import recording as tape
 from ..autograd.modes import enable_grad
 from ..functions.in_place import assign
-from ..recording import Edge, Node
+from ..recording import STALE, Edge, Node
 from ..reverse import set_grad
 from ..tensor import Tensor
 
@@ -176,16 +176,23 @@ class Rule:
     ) -> None:  # fmt: skip
         """Record the update, and land its results in the memory of the old tensors."""
         tr = tape.local.trace
-        targets = [t for part in old for t in part]
-        values = [tape._option(options, n) for n in numbers]
-        plain = tr.capture is None and not any([isinstance(v, Tensor) for v in values])
-        if plain and all([_alone(t) for t in targets]):
-            key = (self._identity, flags, len(gradients), tape.slots_of(tr, targets + gradients))
-            tr = tape.local.trace
+        targets = old[0] if not any(old[1:]) else [t for part in old for t in part]
+        values = [options[n] if type(n) is str else tape._option(options, n) for n in numbers]
+        plain = tr.capture is None
+        for v in values:
+            if type(v) is not float and isinstance(v, Tensor):
+                plain = False
+        if plain:
+            for t in targets:
+                storage = t._storage
+                if storage is None or storage.aliases is not None or storage.shared or storage.array is None:
+                    plain = plain and _alone(t)
+        if plain:
+            key = (self._identity, flags, tape.slots_of(tr, targets + gradients))
             edge = tr.node.next.get(key)
-            if edge is not None and not any([t._storage in tr.written for t in targets]):
+            if edge is not None and (not tr.written or not any([t._storage in tr.written for t in targets])):
                 tr.node = edge.end
-                tr.scalars += map(float, values)
+                tr.scalars += values
                 land(tr, targets, edge.outputs)
                 return
             start = tr.real
@@ -247,10 +254,7 @@ def land(tr: Any, targets: Sequence[Tensor], landed: Sequence[tuple[int, int, An
         storage = t._storage
         written[storage] = first
         entered[storage] = slot
-        if t._meta.requires_grad:
-            t._at = tape.STALE
-        else:
-            t._at = (epoch, slot)
+        t._at = STALE if t._meta.requires_grad else (epoch, slot)
 
 
 def check_not_negative(**options: float) -> None:
