@@ -133,14 +133,47 @@ _FREE = _calibrate_free()
 
 def flush(tr: Trace) -> None:
     """Run the trace and start a new one; after an error, too."""
-    with tr.lock:
-        epoch = tr.epoch
-        try:
+    lock, epoch = tr.lock, tr.epoch
+    lock.acquire()
+    try:
+        if not _again(tr):
             _flush(tr)
-        except BaseException:
-            if tr.epoch == epoch:
-                abandon(tr)
-            raise
+    except BaseException:
+        if tr.epoch == epoch:
+            abandon(tr)
+        raise
+    finally:
+        lock.release()
+
+
+class _Pattern:
+    """How a trace ended: which of its tensors were alive, and what was done about them."""
+
+    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots")
+
+    def __init__(self, alive: list[bool], ready: Ready, rooted: list[int], roots: list[int]) -> None:
+        self.alive = alive
+        self.places = [i for i, x in enumerate(alive) if x]
+        self.ready = ready
+        self.rooted = rooted
+        self.roots = roots
+        self.forced = _forced[0]
+
+
+def _again(tr: Trace) -> bool:
+    """Run a trace as it ran the last time, if the same tensors are alive, none of which shares memory."""
+    node, live = tr.node, tr.live
+    if type(node) is not tape.Node:
+        return False
+    pattern = node.quick
+    if pattern is None or pattern.forced != _forced[0] or [getrefcount(t) > DEAD for t in live] != pattern.alive:
+        return False
+    holders = [live[i] for i in pattern.places]
+    for t in holders:
+        if t._storage is not None:
+            return False
+    _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
+    return True
 
 
 def abandon(tr: Trace) -> None:
@@ -188,6 +221,10 @@ def _flush(tr: Trace) -> None:
         plans[key] = 1 if _forced[0] is None else ready
     elif ready == 1:
         ready = plans[key] = prepare(tr, want, roots, 1)
+        alive = [references > DEAD for references in counts]
+        if not sharing and not everything and sum(alive) == len(holders) and len(node.plans) < VARIANTS:
+            places = {id(t): k for k, t in enumerate(holders)}
+            node.quick = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
     _perform(tr, ready, holders, rooted, roots)
     for t in sharing:
         if type(t._meta) is not Signature:
@@ -270,8 +307,10 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
     outputs = results(ready)
     kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
     written = tr.written
-    if written:
-        protect(written)
+    for storage in written:
+        if storage.savers:
+            protect(written)
+        storage.version += 1
     arena = _arena(tr, program.arena_bytes) if program.arena_bytes else 0
     program.bind(
         tr.addresses, tr.scalars, arena, [s.address for s in outputs], kept.address if kept is not None else 0
@@ -292,11 +331,9 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
             adopt(holder, storage)
         else:
             holder._storage = storage
-            if type(holder._meta) is not Signature:
-                holder._meta = holder._meta.signature
-    if written:
-        for storage in written:
-            storage.version += 1
+            meta = holder._meta
+            if type(meta) is not Signature:
+                holder._meta = meta._signature or meta.signature
     tr.reset()
 
 

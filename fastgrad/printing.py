@@ -73,7 +73,6 @@ class _Formatter:
             return
         finite = np.abs(flat[np.isfinite(flat) & (flat != 0)]).astype(np.float64)
         if finite.size == 0:
-            self.width = max([len(self(x)) for x in flat.tolist()], default=1)
             return
         low, high = finite.min(), finite.max()
         self.integral = bool((finite == np.ceil(finite)).all())

@@ -68,7 +68,7 @@ class Node:
 
     __slots__ = (
         "_signature", "attrs", "dtype", "end", "grad_enabled", "leaf_bytes", "line", "name", "next", "numel", "op", "operands", "parent",
-        "plans", "requires_grad", "shape", "slot", "twin", "weak",
+        "plans", "quick", "requires_grad", "shape", "slot", "twin", "weak",
     )  # fmt: skip
 
     def __init__(self, parent: Node | None, op: Any, operands: tuple[int, ...], attrs: Any, grad_enabled: bool) -> None:
@@ -82,6 +82,7 @@ class Node:
         self.slot = -1
         self.next: dict[Any, Any] = {}
         self.plans: dict[Any, Any] | None = None
+        self.quick: Any = None  # how the last run of a trace that ends here went
         self.twin: Node | None = None
         self.name: str | None = None
         self.line: tuple[str, int] | None = None
@@ -170,6 +171,10 @@ class Trace:
         self.lock = threading.RLock()
         self.nodes = 0
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
+        self.path: list[Node] = []  # entries by slot, completed when somebody asks
+        self.released: set[int] = set()  # entries whose saved values a backward has given up
+        self.hooks: dict[int, Any] = {}  # slot -> (pending tensors that carry hooks or want their gradient kept)
+        self.functions: dict[int, Any] = {}  # slot -> the context of a user-defined Function
         self.root = _root()
         self.reset()
 
@@ -190,10 +195,10 @@ class Trace:
         self.sources: dict[int, Any] = {}  # slot -> leaf, or (graph, slot): where a gradient leaves the trace
         self.entered: dict[Storage, int] = {}  # storage -> slot of its present value
         self.written: dict[Storage, int] = {}  # storages that a write of this trace changes -> first slot
-        self.path: list[Node] = []  # entries by slot, completed when somebody asks
-        self.released: set[int] = set()  # entries whose saved values a backward has given up
-        self.hooks: dict[int, Any] = {}  # slot -> (pending tensors that carry hooks or want their gradient kept)
-        self.functions: dict[int, Any] = {}  # slot -> the context of a user-defined Function
+        if self.path:
+            self.path = []
+        if self.released or self.hooks or self.functions:
+            self.released, self.hooks, self.functions = set(), {}, {}
 
     def entries(self) -> list[Node]:
         """The nodes that hold an entry, by slot."""

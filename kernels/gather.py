@@ -1,7 +1,7 @@
 """Kernels that read or write where an index array says.
 
-Shapes: a and y are (outer, size, inner), a list of positions is `count` int64 values along the middle axis. Negative positions
-count from the end; one that is out of range is reported in the error cell (record number + 1, position, size) and skipped,
+Shapes: a and y are (outer, size, inner), a list of positions is `count` int64 values along the middle axis. Where PyTorch has it
+so, negative positions count from the end; one that is out of range is reported in the error cell (record number + 1, position, size) and skipped,
 and the program's effects are then dropped by the caller.
 Records: [kernel, record number, y, a, index, table, error, source]   table: outer, count, inner, size
 """
@@ -19,9 +19,11 @@ def kernel(record):
     outer, count, inner, size = table[0], table[1], table[2], table[3]
 """
 
-_CHECK = """
+_WRAP = """
 {indent}if place < 0:
 {indent}    place += size
+"""
+_CHECK = """
 {indent}if (place < 0) | (place >= size):
 {indent}    if error[0] == 0:
 {indent}        error[0], error[1], error[2] = record[1] + 1, {index}, size
@@ -49,22 +51,24 @@ _BY_ELEMENT = """
                 {move}
 """
 
-# name -> (by element?, what is done with element `far` of the big array and `near` of the small one)
+# name -> (by element?, negative positions?, what is done with element `far` of the big array and `near` of the small one)
 _MOVES = {
-    "take": (False, "y[near + i] = a[far + i]"),
-    "index_add": (False, "y[far + i] += source[near + i]"),
-    "index_put": (False, "y[far + i] = source[near + i]"),
-    "gather": (True, "y[near] = a[far]"),
-    "scatter_add": (True, "y[far] += source[near]"),
-    "scatter": (True, "y[far] = source[near]"),
+    "take": (False, False, "y[near + i] = a[far + i]"),
+    "index": (False, True, "y[near + i] = a[far + i]"),
+    "index_add": (False, True, "y[far + i] += source[near + i]"),
+    "index_put": (False, True, "y[far + i] = source[near + i]"),
+    "gather": (True, False, "y[near] = a[far]"),
+    "scatter_add": (True, False, "y[far] += source[near]"),
+    "scatter": (True, False, "y[far] = source[near]"),
 }
 
 
 def gather_kernel(name: str, dtype: str) -> int:
-    """The kernel of take, index_add, index_put, gather, scatter_add or scatter; the adding and putting ones change y in place."""
-    by_element, move = _MOVES[name]
+    """The kernel of an operation in `_MOVES`; the adding and putting ones change y in place."""
+    by_element, wraps, move = _MOVES[name]
+    check = _WRAP + _CHECK if wraps else _CHECK
     if by_element:
-        body = _BY_ELEMENT.format(check=_CHECK.format(indent=" " * 16, index="index[near]"), move=move)
+        body = _BY_ELEMENT.format(check=check.format(indent=" " * 16, index="index[near]"), move=move)
     else:
-        body = _BY_POSITION.format(check=_CHECK.format(indent=" " * 12, index="index[j]"), move=move)
+        body = _BY_POSITION.format(check=check.format(indent=" " * 12, index="index[j]"), move=move)
     return build(_HEAD.format(at=pointer(dtype)) + body)

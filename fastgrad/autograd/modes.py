@@ -71,10 +71,13 @@ class inference_mode(_Mode):
         self._enabled = not mode
 
     def __enter__(self) -> Any:
-        self._previous.append(tape.local.trace.grad_enabled)
-        if self._mode:
-            set_grad(False)
+        super().__enter__() if self._mode else self._previous.append(tape.local.trace.grad_enabled)
+        _inference.append(self._mode or is_inference_mode_enabled())
         return self
+
+    def __exit__(self, *exception: Any) -> None:
+        _inference.pop()
+        super().__exit__(*exception)
 
     def _again(self) -> Any:
         return inference_mode(self._mode)

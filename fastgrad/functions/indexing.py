@@ -165,7 +165,7 @@ def _linear(shape: Sequence[int], positions: list[Any]) -> tuple[Tensor, tuple[i
     total: Any = None
     for d, p in zip(dims, given, strict=True):
         size = shape[d]
-        checked = tape.apply(arrays.take, (as_tensor(np.arange(size)), p), 0)  # IndexError, and negative ones wrapped
+        checked = tape.apply(arrays.index, (as_tensor(np.arange(size)), p), 0)  # IndexError, and negative ones wrapped
         total = checked if total is None else total * size + checked
     adjacent = dims[-1] - dims[0] + 1 == len(dims)
     return total, wide, dims, adjacent
@@ -280,7 +280,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements at positions of the flattened tensor."""
-    return tape.apply(arrays.take, (input.reshape(-1), _positions("take", index)), 0)
+    return tape.apply(arrays.index, (input.reshape(-1), _positions("take", index)), 0)
 
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:

@@ -516,10 +516,13 @@ def _positions(emit: Any, slot: int, index: int, dim: int) -> tuple[Any, tuple[i
     )  # fmt: skip
 
 
-def _take_lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> None:
-    index, frame = _positions(emit, operands[0], operands[1], dim)
-    kernel = gather_kernels.gather_kernel("take", emit.code(y))
-    emit.fallible(kernel, emit.out(y), emit.contiguous(operands[0]), index, emit.table(frame), 0)
+def _take_lower(name: str) -> Any:
+    def lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> None:
+        index, frame = _positions(emit, operands[0], operands[1], dim)
+        kernel = gather_kernels.gather_kernel(name, emit.code(y))
+        emit.fallible(kernel, emit.out(y), emit.contiguous(operands[0]), index, emit.table(frame), 0)
+
+    return lower
 
 
 def _upon_lower(name: str) -> Any:
@@ -550,14 +553,14 @@ def _taking(name: str, label: str | None = None) -> ArrayOperation:
     return ArrayOperation(
         name,
         _take_infer,
-        _take_lower,
+        _take_lower(name),
         lambda g, y, a, b, dim: (index_add(full_like(a, 0.0), b, g, attrs=dim), None),
         label,
         fallible=True,
     )
 
 
-take, index = _taking("take", "IndexSelect"), _taking("index")
+take, index = _taking("take", "IndexSelect"), _taking("index")  # `index` lets positions count from the end
 index_add = ArrayOperation(
     "index_add",
     _upon_infer,

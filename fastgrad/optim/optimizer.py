@@ -81,9 +81,11 @@ class Optimizer:
         for group in self.param_groups:
             params = group["params"]
             gradients = [p.grad for p in params] if capturing else [p._grad for p in params]
-            if None in map(type_or_none, gradients):
-                params = [p for p, g in zip(params, gradients, strict=True) if g is not None]
-                gradients = [g for g in gradients if g is not None]
+            for g in gradients:
+                if g is None:
+                    params = [p for p, g in zip(params, gradients, strict=True) if g is not None]
+                    gradients = [g for g in gradients if g is not None]
+                    break
             if params:
                 self._step(group, params, gradients)
         tr = tape.local.trace
@@ -152,11 +154,6 @@ def zeros_for(p: Tensor) -> Tensor:
     from ..functions.creation import wrap
 
     return wrap(np.zeros(tuple(p.shape), p.dtype.numpy))
-
-
-def type_or_none(x: Any) -> Any:
-    """None for None: lets a scan for missing gradients run without comparing tensors."""
-    return None if x is None else type
 
 
 class Rule:
