@@ -171,7 +171,7 @@ def composite(label: str | None = None) -> Callable[[F], F]:
             if tr.static:
                 return function(*arguments)
             epoch = tr.epoch
-            parts = [identity]
+            parts: list[Any] = [identity]
             for x in arguments:
                 if isinstance(x, tape.TENSOR):
                     e, slot = x._at

@@ -189,7 +189,7 @@ def _flush(tr: Trace) -> None:
     if node.end == 0:
         tr.reset()
         return
-    live, epoch = tr.live, tr.epoch
+    live = tr.live
     everything = node.plans is not None and len(node.plans) >= VARIANTS
     counts = _counts(live)
     holders: list[Any] = []  # tensors and storages, each with the slot it wants
@@ -222,7 +222,7 @@ def _flush(tr: Trace) -> None:
     elif ready == 1:
         ready = plans[key] = prepare(tr, want, roots, 1)
         alive = [references > DEAD for references in counts]
-        if not sharing and not everything and sum(alive) == len(holders) and len(node.plans) < VARIANTS:
+        if not sharing and not everything and sum(alive) == len(holders) and len(plans) < VARIANTS:
             places = {id(t): k for k, t in enumerate(holders)}
             node.quick = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
     _perform(tr, ready, holders, rooted, roots)
@@ -361,9 +361,8 @@ def protect(written: dict[Storage, int]) -> None:
                     if fresh is None:
                         array = np.array(storage.array.reshape(-1).view(np.uint8), copy=True)
                         fresh = Storage(array, array.ctypes.data, storage.numel, storage.nbytes)
-                        fresh.savers = []
                     graph.replace(storage, fresh)
-                    fresh.savers.append(reference)
+                    fresh.savers = [*(fresh.savers or ()), reference]
             storage.savers = None
 
 

@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import dtypes
 
@@ -40,7 +40,7 @@ class Signature:
 
     __slots__ = ("dtype", "name", "numel", "requires_grad", "shape", "weak")
 
-    _all: dict[tuple[Any, ...], Signature] = {}
+    _all: ClassVar[dict[tuple[Any, ...], Signature]] = {}
 
     def __init__(self, shape: tuple[int, ...], dtype: dtypes.dtype, requires_grad: bool, name: str | None) -> None:
         self.shape = shape
@@ -71,14 +71,19 @@ class Node:
         "plans", "quick", "requires_grad", "shape", "slot", "twin", "weak",
     )  # fmt: skip
 
+    shape: tuple[int, ...]  # these four are set for entries only
+    dtype: dtypes.dtype
+    requires_grad: bool
+    numel: int
+
     def __init__(self, parent: Node | None, op: Any, operands: tuple[int, ...], attrs: Any, grad_enabled: bool) -> None:
         self.parent = parent
         self.op = op
         self.operands = operands
         self.attrs = attrs
         self.grad_enabled = grad_enabled
-        self.end = parent.end if parent is not None else 0
-        self.leaf_bytes = parent.leaf_bytes if parent is not None else 0
+        self.end: int = parent.end if parent is not None else 0
+        self.leaf_bytes: int = parent.leaf_bytes if parent is not None else 0
         self.slot = -1
         self.next: dict[Any, Any] = {}
         self.plans: dict[Any, Any] | None = None
@@ -132,7 +137,9 @@ _NEVER = _Never()
 class Storage:
     """Memory that tensors share: a flat buffer and its address, or the slot of a value that is still to be computed."""
 
-    __slots__ = ("__weakref__", "address", "aliases", "array", "at", "nbytes", "numel", "savers", "shared", "version")
+    __slots__ = (
+        "__weakref__", "address", "alias_limit", "aliases", "array", "at", "nbytes", "numel", "savers", "shared", "version",
+    )  # fmt: skip
 
     def __init__(self, array: Any, address: int, numel: int, nbytes: int) -> None:
         self.array = array
@@ -142,6 +149,7 @@ class Storage:
         self.at = STALE  # where the pending value stands
         self.version = 0
         self.aliases: list[Any] | None = None  # weak references to the tensors that share it, once there are several
+        self.alias_limit = 64  # how long that list may grow before the dead ones are struck out
         self.savers: list[Any] | None = None  # weak references to graphs that will read the present value
         self.shared = False  # memory that NumPy may hold, too
 
@@ -202,7 +210,8 @@ class Trace:
 
     def entries(self) -> list[Node]:
         """The nodes that hold an entry, by slot."""
-        node, last = self.real, self.known
+        node: Any = self.real
+        last = self.known
         path = self.path
         fresh = []
         while node is not last:
@@ -326,11 +335,15 @@ def result(tr: Trace, node: Node) -> Tensor:
 
 
 # Bound by the modules above this one when they load; recording calls them, and this file stays below both.
+def _unbound(*_: Any) -> Any:
+    raise RuntimeError("fastgrad is not loaded completely")
+
+
 TENSOR: Any = None
-flush: Callable[[Trace], None]
-materialize: Callable[[Any], None]
-exported: Callable[[Storage], bool]
-protect: Callable[[dict[Storage, int]], None]
+flush: Callable[[Trace], None] = _unbound
+materialize: Callable[[Any], None] = _unbound
+exported: Callable[[Storage], bool] = _unbound
+protect: Callable[[dict[Storage, int]], None] = _unbound
 
 
 def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
@@ -517,7 +530,7 @@ def enter(tr: Trace, t: Tensor) -> int:
             node = tr.node.next.get(key)
             if node is None:
                 node = extend(tr, key, LEAF, (), None, key.shape, key.dtype, key.requires_grad)
-                node.leaf_bytes = node.parent.leaf_bytes + storage.nbytes
+                node.leaf_bytes = _leaf_bytes(node, storage)
             else:
                 tr.node = node
             slot = node.slot
@@ -534,13 +547,18 @@ def enter(tr: Trace, t: Tensor) -> int:
     return _enter_alias(tr, t, storage, current)
 
 
+def _leaf_bytes(node: Node, storage: Storage) -> int:
+    assert node.parent is not None
+    return node.parent.leaf_bytes + storage.nbytes
+
+
 def enter_storage(tr: Trace, t: Tensor) -> int:
     """Make all the memory that a tensor lies in an input of the trace, as a flat array."""
     storage, dtype = t._storage, t._meta.dtype
     current = tr.entered.get(storage)
     if current is None:
         node = extend(tr, (LEAF.code, storage.numel, dtype), LEAF, (), None, (storage.numel,), dtype, False)
-        node.leaf_bytes = node.parent.leaf_bytes + storage.nbytes
+        node.leaf_bytes = _leaf_bytes(node, storage)
         tr.leaves.append(storage)
         tr.addresses.append(storage.address)
         current = tr.entered[storage] = node.slot
@@ -596,7 +614,7 @@ def _enter_written(tr: Trace, t: Tensor, current: int, outside: bool) -> int:
 
 
 SNAPSHOT_BYTES = 32768
-snapshot: Callable[[Any], Any]  # a copy of a tensor's present value, made at once
+snapshot: Callable[[Any], Any] = _unbound  # a copy of a tensor's present value, made at once
 AS_STRIDED: Any = None
 REWRITTEN: Any = None
 

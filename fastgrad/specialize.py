@@ -7,7 +7,6 @@ would cost more than the sweep. The function returns `miss` whenever anything is
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ def specialize(replay: Replay, arguments: list[Any], grad_enabled: bool, names: 
     simple = not (replay.guards or replay.roots or replay.from_gradients or replay.fixed or replay.program.kept_bytes)
     if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
         return None
-    if not all([isinstance(a, tape.TENSOR) and a._whole or type(a) is float for a in arguments]):
+    if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
         return None
     if any([rest is not None for _, _, rest in replay.from_arguments]) or any([r is not None for r in replay.known_rests]):
         return None

@@ -5,7 +5,7 @@ typed. Each operand has a mode: "v" a vector read at i, "s" one scalar read at 0
 memory, so LLVM needs no overlap test). Record: [kernel, n, y, a, b, c, d, 0], operands in order.
 """
 
-from functools import lru_cache
+from functools import cache
 
 from .build import build
 
@@ -39,7 +39,7 @@ def pointer(dtype: str) -> str:
     return TYPES[dtype][0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def elementwise(expression: str, y: str, operands: tuple[str, ...], modes: str) -> int:
     """The kernel for `y = expression(a, b, ...)`; y and operands are dtype codes, modes one letter an operand."""
     loads, values = [], []

@@ -8,7 +8,7 @@ Record: [kernel, address of gemm, c, a, b, table, 0, 0]
 """
 
 import ctypes
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from .build import build
@@ -118,7 +118,7 @@ def _loops(name: str, dtype: str) -> int:
     return build(source.format(at=pointer(dtype), body=_BODIES[name].format(kind=kind, fma=fma)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def gemm_address(dtype: str) -> int:
     """The address of BLAS sgemm or dgemm in the library that SciPy brings."""
     from scipy.linalg import cython_blas

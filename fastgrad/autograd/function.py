@@ -21,6 +21,7 @@ class FunctionCtx:
         self._saved: tuple[Any, ...] | None = ()
         self._not_differentiable: set[int] = set()
         self.needs_input_grad: tuple[bool, ...] = ()
+        self._tensor_inputs: list[bool] = []
         self._materialize = True
 
     def save_for_backward(self, *tensors: Any) -> None:
@@ -122,7 +123,7 @@ class Function:
         ctx = FunctionCtx()
         tensors = [a for a in args if isinstance(a, Tensor)]
         ctx.needs_input_grad = tuple([isinstance(a, Tensor) and a.requires_grad for a in args])
-        ctx._tensor_inputs = [isinstance(a, Tensor) for a in args]  # type: ignore[attr-defined]
+        ctx._tensor_inputs = [isinstance(a, Tensor) for a in args]
         enabled = tr.grad_enabled
         set_grad(False)
         try:

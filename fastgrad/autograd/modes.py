@@ -68,15 +68,19 @@ class inference_mode(_Mode):
     def __init__(self, mode: bool = True) -> None:
         super().__init__()
         self._mode = mode
-        self._enabled = not mode
+        self._inferred: list[bool] = []
 
     def __enter__(self) -> Any:
-        super().__enter__() if self._mode else self._previous.append(tape.local.trace.grad_enabled)
-        _inference.append(self._mode or is_inference_mode_enabled())
+        tr = tape.local.trace
+        self._previous.append(tr.grad_enabled)
+        self._inferred.append(tr.inference)
+        if self._mode:
+            tr.inference = True
+            set_grad(False)
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _inference.pop()
+        tape.local.trace.inference = self._inferred.pop()
         super().__exit__(*exception)
 
     def _again(self) -> Any:
@@ -103,6 +107,11 @@ class set_grad_enabled(_Mode):
 
     def _again(self) -> Any:
         return set_grad_enabled(self._enabled)
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether this thread is inside of `inference_mode`."""
+    return tape.local.trace.inference
 
 
 def is_grad_enabled() -> bool:

@@ -94,8 +94,8 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
             other._at = STALE
             if other is not t and not other._detached and tr.entries()[made].requires_grad:
                 tape.follow(tr, other)  # it takes part in the gradient of what was written
-            if other is t._base and other is not t:
-                _history(tr, other, made)
+            if t._base is not None and other is t._base and other is not t:
+                _history(tr, t._base, made)
     if storage.array is not None and t._meta.requires_grad and type(t._meta) is Signature and t._origin is None:
         t._at = STALE  # a parameter written under no_grad: its next reader is another iteration
     else:

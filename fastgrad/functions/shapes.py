@@ -337,9 +337,9 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 
 def _triangle(input: Tensor, diagonal: int, upper: bool) -> Tensor:
-    from .creation import as_tensor
-
     import numpy as np
+
+    from .creation import as_tensor
 
     mask = np.tri(input.shape[-2], input.shape[-1], diagonal - 1 if upper else diagonal, bool)
     return input.where(as_tensor(~mask if upper else mask), 0)

@@ -55,8 +55,9 @@ def share(t: Tensor, base: Tensor, strides: tuple[int, ...], offset: int) -> Ten
     t._whole = False
     if storage.aliases is None:
         storage.aliases = [weakref.ref(base)]
-    elif len(storage.aliases) > 64:
+    elif len(storage.aliases) > storage.alias_limit:
         storage.aliases = [r for r in storage.aliases if r() is not None]
+        storage.alias_limit = 2 * len(storage.aliases) + 64
     storage.aliases.append(weakref.ref(t))
     return t
 

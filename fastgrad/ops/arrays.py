@@ -220,7 +220,7 @@ def _lower_scatter(emit: Any, y: int, operands: tuple[int, ...], attrs: Any) -> 
         emit.store(target, offset, shape, strides or contiguous_strides(shape), source, emit.code(y))
 
 
-as_strided_scatter = ArrayOperation(
+as_strided_scatter: ArrayOperation = ArrayOperation(
     "as_strided_scatter",
     lambda metas, k: (metas[0].shape, metas[0].dtype),
     _lower_scatter,
@@ -387,7 +387,7 @@ def _cumsum_lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> Non
     emit.record(kernel, count(shape), emit.out(y), emit.contiguous(operands[0]), emit.table(frame))
 
 
-cumsum = ArrayOperation(
+cumsum: ArrayOperation = ArrayOperation(
     "cumsum",
     lambda metas, dim: (metas[0].shape, metas[0].dtype),
     _cumsum_lower,
@@ -483,7 +483,7 @@ def _matmul_lower(emit: Any, y: int, operands: tuple[int, ...], k: Any) -> None:
         emit.product(m * n * inner)
 
 
-matmul = _Product(
+matmul: ArrayOperation = _Product(
     "matmul",
     _matmul_infer,
     _matmul_lower,
@@ -569,7 +569,7 @@ index_add = ArrayOperation(
     fallible=True,
     in_place=True,
 )
-index_put = ArrayOperation(  # positions given twice: the last one wins
+index_put: ArrayOperation = ArrayOperation(  # positions given twice: the last one wins
     "index_put",
     _upon_infer,
     _upon_lower("index_put"),
@@ -599,7 +599,7 @@ gather = ArrayOperation(
     lambda g, y, a, b, dim: (scatter_add(full_like(a, 0.0), b, g, attrs=dim), None),
     fallible=True,
 )
-scatter_add = ArrayOperation(
+scatter_add: ArrayOperation = ArrayOperation(
     "scatter_add",
     _upon_infer,
     _upon_lower("scatter_add"),
@@ -607,7 +607,7 @@ scatter_add = ArrayOperation(
     fallible=True,
     in_place=True,
 )
-scatter = ArrayOperation(
+scatter: ArrayOperation = ArrayOperation(
     "scatter",
     _upon_infer,
     _upon_lower("scatter"),

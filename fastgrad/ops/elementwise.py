@@ -5,10 +5,34 @@ from __future__ import annotations
 import math
 
 from .symbol import (
-    abs_, ceil, cos, erf, exp, exp2, expm1, floor, floordiv, log, log1p, log2, log10, logsigmoid, modulo, pow_, round_,
-    sigmoid, sin, softplus, sqrt, tan, tanh, trunc, where, zero,
+    abs_,
+    ceil,
+    cos,
+    erf,
+    exp,
+    exp2,
+    expm1,
+    floor,
+    floordiv,
+    log,
+    log1p,
+    log2,
+    log10,
+    logsigmoid,
+    modulo,
+    pow_,
+    round_,
+    sigmoid,
+    sin,
+    softplus,
+    sqrt,
+    tan,
+    tanh,
+    trunc,
+    where,
+    zero,
 )  # fmt: skip
-from .table import elementwise
+from .table import Elementwise, elementwise
 
 # arithmetic
 add = elementwise("add", lambda a, b: a + b, lambda g, y, a, b: (g, g))
@@ -20,7 +44,7 @@ add_scaled = elementwise(
     "add_scaled", lambda a, b, c: a + c * b, lambda g, y, a, b, c: (g, g * c, None), types="scaled", label="Add"
 )
 sub_scaled = elementwise(
-    "sub_scaled", lambda a, b, c: a - c * b, lambda g, y, a, b, c: (g, -g * c, None), types="scaled", label="Sub"
+    "sub_scaled", lambda a, b, c: a - c * b, lambda g, y, a, b, c: (g, -g * c, None), types="scaled signed", label="Sub"
 )
 mul = elementwise("mul", lambda a, b: a * b, lambda g, y, a, b: (g * b, g * a))
 div = elementwise(
@@ -50,7 +74,7 @@ remainder = elementwise(
 
 # signs and choices; at a tie, and where an operand is NaN, the gradients are PyTorch's
 abs = elementwise("abs", lambda a: abs_(a), lambda g, y, a: (g * sign(a),), types="number")
-sign = elementwise("sign", lambda a: where(a > 0, 1, where(a < 0, -1, 0)), lambda g, y, a: (zero(g),))
+sign: Elementwise = elementwise("sign", lambda a: where(a > 0, 1, where(a < 0, -1, 0)), lambda g, y, a: (zero(g),))
 maximum = elementwise(
     "maximum",
     lambda a, b: where((a > b) | (a != a), a, b),

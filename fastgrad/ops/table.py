@@ -89,7 +89,7 @@ class Elementwise(Operation):
     `types` says what it computes in: "any" the promoted type, "float" a floating-point type, "compare" the promoted type with
     a bool result, "logical" bool operands and result, "test" one operand with a bool result, "where" (bool, promoted,
     promoted), "scaled" (promoted, promoted, a number in their type), "count" the promoted type with bool as int64. The others
-    are the promoted type and refuse what PyTorch refuses: "number" bool, "signed" any bool operand, "bits" floats.
+    are the promoted type and refuse what PyTorch refuses: "number" bool, "signed" (and "scaled signed") any bool operand, "bits" floats.
     """
 
     kind = "elementwise"
@@ -129,7 +129,7 @@ class Elementwise(Operation):
             return dtypes.int64
         if (types == "number" and common is dtypes.bool_) or (types == "bits" and common.category == FLOAT):
             raise NotImplementedError(f'"{self.name}" not implemented for {common}; convert the operands first')
-        if types == "signed" and any([m.dtype is dtypes.bool_ for m in metas]):
+        if "signed" in types and any([m.dtype is dtypes.bool_ for m in metas]):
             raise RuntimeError(
                 f"{self.name}: not supported with a bool tensor; to invert a mask, use the `~` or `logical_not()` operator instead"
             )
@@ -140,7 +140,7 @@ class Elementwise(Operation):
         if self.types == "where":
             common = self.compute_type(metas[1:])
             return [dtypes.bool_, common, common]
-        if self.types == "scaled":
+        if "scaled" in self.types:
             common, factor = self.compute_type(metas[:2]), metas[2].dtype
             if factor.category == FLOAT and common.category != FLOAT:
                 raise RuntimeError(f"{self.name}: For integral input tensors, argument alpha must not be a floating point number.")
@@ -265,7 +265,7 @@ def elementwise(
     return op
 
 
-CONVERT = Convert("to", lambda g, y, a, k: (CONVERT(g, attrs=a.dtype),), "ToCopy")
+CONVERT: Convert = Convert("to", lambda g, y, a, k: (CONVERT(g, attrs=a.dtype),), "ToCopy")
 
 
 _READS: dict[Any, frozenset[str]] = {}

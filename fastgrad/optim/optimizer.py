@@ -201,8 +201,8 @@ class Rule:
 
     def _record(
         self, tr: Any, old: Any, gradients: Any, options: Any, numbers: Any, flags: Any
-    ) -> list[tuple[int, int, Any]] | None:
-        """Record the update in full; returns (first slot, new slot, new node) of each target."""
+    ) -> list[tuple[int, int]] | None:
+        """Record the update in full; returns (first slot, new slot) of each target."""
         enabled = tr.grad_enabled
         if enabled:
             set_grad(False)
@@ -221,10 +221,9 @@ class Rule:
             landed = []
             for targets, values in zip(old, new, strict=True):
                 for target, value in zip(targets, values, strict=True):
-                    node = value._meta
                     assign(target, value)
                     storage = target._storage
-                    landed.append((tr.written.get(storage, -1), value._at[1], node))
+                    landed.append((tr.written.get(storage, -1), value._at[1]))
             return landed if tr.epoch == epoch and len(tr.addresses) == before else None
         finally:
             if enabled:
@@ -244,10 +243,10 @@ def _alone(t: Tensor) -> bool:
     return not (storage.shared and tape.exported(storage))
 
 
-def land(tr: Any, targets: Sequence[Tensor], landed: Sequence[tuple[int, int, Any]]) -> None:
+def land(tr: Any, targets: Sequence[Tensor], landed: Sequence[tuple[int, int]]) -> None:
     """The tensors have new values, recorded before in this place."""
     written, entered, epoch = tr.written, tr.entered, tr.epoch
-    for t, (first, slot, node) in zip(targets, landed, strict=True):
+    for t, (first, slot) in zip(targets, landed, strict=True):
         storage = t._storage
         written[storage] = first
         entered[storage] = slot

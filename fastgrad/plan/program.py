@@ -25,9 +25,30 @@ class Program:
     """The executable form of a section."""
 
     __slots__ = (
-        "_arena_at", "_binding_at", "_bound", "_cells", "_flat", "_kept", "_kept_at", "_keep",
-        "_numbers", "_output_at", "_outputs", "_split", "address", "arena", "arena_bytes", "count", "error_cell", "kept", "kept_bytes", "lines",
-        "products", "report", "sweep", "words",
+        "_arena_at",
+        "_binding_at",
+        "_bound",
+        "_cells",
+        "_flat",
+        "_keep",
+        "_kept",
+        "_kept_at",
+        "_numbers",
+        "_output_at",
+        "_outputs",
+        "_split",
+        "address",
+        "arena",
+        "arena_bytes",
+        "count",
+        "error_cell",
+        "kept",
+        "kept_bytes",
+        "lines",
+        "products",
+        "report",
+        "sweep",
+        "words",
     )  # fmt: skip
 
     def __init__(self, assembler: Assembler) -> None:
@@ -54,7 +75,7 @@ class Program:
             table.append(filled + [0] * (WORDS - len(filled)))
         if table:
             self.words[:] = table
-        self._flat = memoryview(self.words.reshape(-1))
+        self._flat: Any = memoryview(self.words.reshape(-1))  # type: ignore[arg-type]
         self._arena_at = _columns([r for r in relocations if r[0] == ARENA])
         self._kept_at = [(r[2], r[3]) for r in relocations if r[0] == KEPT]
         self._binding_at = _by_number(relocations, BINDING)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import recording as tape
+from ..ops.arrays import expand, reshape
 from ..ops.elementwise import div, mul
 from ..ops.table import CONVERT
 from .section import Section, live
@@ -62,9 +63,8 @@ def _identity(entries: Any, node: Any, operands: tuple[int, ...]) -> int | None:
     elif op is CONVERT:
         if entries[operands[0]].dtype is node.dtype:
             return operands[0]
-    elif getattr(op, "kind", None) == "view" and op.name in ("reshape", "expand"):
-        if entries[operands[0]].shape == node.shape:
-            return operands[0]
+    elif op in (reshape, expand) and entries[operands[0]].shape == node.shape:
+        return operands[0]
     return None
 
 
