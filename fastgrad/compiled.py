@@ -287,7 +287,9 @@ class Replay:
                 protect({storage: 0})
             storage.version += 1
         arena = tr.arena
-        if program.arena_bytes and (arena is None or arena.nbytes < program.arena_bytes or arena.address != program.arena):
+        if program.arena_bytes and (
+            arena is None or arena.nbytes < program.arena_bytes or arena.address != program.arena
+        ):
             program.bind_arena(execute._arena(tr, program.arena_bytes))
         kept = None
         if program.kept_bytes:
@@ -323,11 +325,15 @@ class Replay:
             if t._storage is None or t._storage.array is None:
                 tape.materialize(t)
             storage = storages[j] = t._storage
-            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+            addresses[i] = (
+                storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+            )
         for i, leaf, rest in self.from_gradients:
             t = leaf._grad
             storage = t._storage
-            addresses[i] = storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+            addresses[i] = (
+                storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
+            )
         return True
 
     def _hands(self) -> list[Tensor]:
@@ -608,7 +614,12 @@ def _flatten(value: Any, flat: list[Any]) -> Any:
     """The key of an argument; tensors and floats are collected."""
     if isinstance(value, Tensor):
         flat.append(value)
-        if value._storage is not None and value._whole and type(value._meta) is Signature and value._storage.array is not None:
+        if (
+            value._storage is not None
+            and value._whole
+            and type(value._meta) is Signature
+            and value._storage.array is not None
+        ):
             return value._meta
         if type(value._meta) is not Signature or value._storage is None or value._storage.array is None:
             value._materialize()
@@ -640,7 +651,9 @@ def _unflatten(value: Any, given: Any) -> Any:
     return value
 
 
-def compile(model: Any = None, *, fullgraph: bool = False, dynamic: Any = None, backend: Any = None, mode: Any = None) -> Any:
+def compile(
+    model: Any = None, *, fullgraph: bool = False, dynamic: Any = None, backend: Any = None, mode: Any = None
+) -> Any:
     """Record a function once per signature of its arguments and replay it afterwards, side effects included.
 
     A signature is the structure, shapes and dtypes of the arguments. Floats in the arguments, an optimizer's options and random
@@ -659,4 +672,3 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: Any = None, 
     if not callable(model):
         raise RuntimeError(f"compile: expected a function or a module, got {type(model).__name__}")
     return Compiled(model)
-

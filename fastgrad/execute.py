@@ -78,7 +78,9 @@ class Ready:
 
     def __init__(self, program: Program, specs: list[tuple[int, Any]], saved: Any, readers: set[int]) -> None:
         self.readers = readers
-        self.recipes: dict[Any, list[int]] = {}  # for backward passes over what the run leaves: the saved values they read
+        self.recipes: dict[
+            Any, list[int]
+        ] = {}  # for backward passes over what the run leaves: the saved values they read
         self.program = program
         self.specs = specs  # (elements, dtype) of each output
         self.saved = saved
@@ -118,7 +120,10 @@ def _another(pool: list[Storage], spec: tuple[int, Any]) -> Storage:
 
 
 POOL = 3
-_FREE = (1 << 60, 1 << 60)  # the reference counts, as `results` sees them, of a storage and an array that only a pool holds
+_FREE = (
+    1 << 60,
+    1 << 60,
+)  # the reference counts, as `results` sees them, of a storage and an array that only a pool holds
 
 
 def _calibrate_free() -> tuple[int, int]:
@@ -312,9 +317,7 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
             protect(written)
         storage.version += 1
     arena = _arena(tr, program.arena_bytes) if program.arena_bytes else 0
-    program.bind(
-        tr.addresses, tr.scalars, arena, [s.address for s in outputs], kept.address if kept is not None else 0
-    )
+    program.bind(tr.addresses, tr.scalars, arena, [s.address for s in outputs], kept.address if kept is not None else 0)
     statistics["runs"] += 1
     program.run(None)
     if rooted:

@@ -572,7 +572,9 @@ def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
     meta = t._meta
     if storage.array is not None and storage not in tr.written:
         key: Any = (ALIAS.code, current, meta, t._strides)
-        node = extend(tr, key, ALIAS, (current,), (meta.shape, t._strides, None), meta.shape, meta.dtype, meta.requires_grad)
+        node = extend(
+            tr, key, ALIAS, (current,), (meta.shape, t._strides, None), meta.shape, meta.dtype, meta.requires_grad
+        )
         tr.addresses.append(storage.address + t._offset * meta.dtype.itemsize)
         if tr.capture is not None:
             tr.capture.alias(t, storage)
@@ -596,7 +598,9 @@ def _enter_written(tr: Trace, t: Tensor, current: int, outside: bool) -> int:
     geometry = (meta.shape, t._strides, t._offset)
     whole = tr.entries()[current]
     if outside and (t._origin is None or not whole.requires_grad):
-        node = extend(tr, (ALIAS.code, current, meta, geometry), ALIAS, (current,), geometry, meta.shape, meta.dtype, True)
+        node = extend(
+            tr, (ALIAS.code, current, meta, geometry), ALIAS, (current,), geometry, meta.shape, meta.dtype, True
+        )
         tr.sources[node.slot] = _source(tr, t)
         t._at = (epoch, node.slot)
         return node.slot
@@ -624,7 +628,11 @@ def _enter_shared(tr: Trace, t: Tensor) -> int:
     storage = t._storage
     storage.shared = False
     try:
-        if tr.capture is None and storage not in tr.written and t._meta.numel * t._meta.dtype.itemsize <= SNAPSHOT_BYTES:
+        if (
+            tr.capture is None
+            and storage not in tr.written
+            and t._meta.numel * t._meta.dtype.itemsize <= SNAPSHOT_BYTES
+        ):
             slot = enter(tr, snapshot(t))
             if t._meta.requires_grad:
                 tr.sources[slot] = _source(tr, t)
@@ -645,9 +653,7 @@ def numbers(options: dict[str, Any], wanted: tuple[Any, ...]) -> list[Any]:
     tr = local.trace
     values = [_option(options, w) for w in wanted]
     if any([isinstance(v, TENSOR) for v in values]) or tr.static or tr.capture is not None:
-        return [
-            v if isinstance(v, TENSOR) else scalar(v, (options, w)) for v, w in zip(values, wanted, strict=True)
-        ]
+        return [v if isinstance(v, TENSOR) else scalar(v, (options, w)) for v, w in zip(values, wanted, strict=True)]
     values = [float(v) for v in values]
     key = ("numbers", len(values))
     edge = tr.node.next.get(key)

@@ -103,7 +103,9 @@ class Graph:
             return number if node.shape == () else arrays.expand(number, attrs=node.shape)
         requires = node.requires_grad
         if slot not in self.saved:
-            return _shaped(node, float("nan") if node.dtype.is_floating_point else 0)  # no gradient that is used reads it
+            return _shaped(
+                node, float("nan") if node.dtype.is_floating_point else 0
+            )  # no gradient that is used reads it
         storage, offset, strides = self.saved[slot]
         t = handle(Signature.of(node.shape, node.dtype, requires), storage)
         t._whole = False
@@ -315,7 +317,14 @@ def quick(root: Tensor) -> bool:
     outputs = edge.outputs
     for source, _ in outputs:
         leaf = sources[source]
-        if type(leaf) is tuple or leaf._grad is not None or leaf._hooks or leaf._origin is not None or leaf._stands_for is not None or leaf._after_hooks:
+        if (
+            type(leaf) is tuple
+            or leaf._grad is not None
+            or leaf._hooks
+            or leaf._origin is not None
+            or leaf._stands_for is not None
+            or leaf._after_hooks
+        ):
             return False
     tr.node = edge.end
     live = tr.live

@@ -37,14 +37,18 @@ class _Writer:
         self.lines.append("    " + text)
 
 
-def specialize(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any) -> Any:
+def specialize(
+    replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
+) -> Any:
     """The function `(trace, *arguments)` for a replay, or None if it is not of the simple kind."""
     simple = not (replay.guards or replay.roots or replay.from_gradients or replay.fixed or replay.program.kept_bytes)
     if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
         return None
     if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
         return None
-    if any([rest is not None for _, _, rest in replay.from_arguments]) or any([r is not None for r in replay.known_rests]):
+    if any([rest is not None for _, _, rest in replay.from_arguments]) or any(
+        [r is not None for r in replay.known_rests]
+    ):
         return None
     writer = _Writer()
     _check(writer, replay, arguments, grad_enabled, names, structure)
@@ -176,5 +180,3 @@ def _result(writer: _Writer, template: Any, made: list[str]) -> str:
     if type(template) is dict:
         return "{" + ", ".join([f"{writer.name(k)}: {_result(writer, v, made)}" for k, v in template.items()]) + "}"
     return writer.name(template)
-
-

@@ -138,9 +138,13 @@ class Tensor:
             if not isinstance(value, Tensor):
                 raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
             if value._meta.shape != self._meta.shape:
-                raise RuntimeError(f"assigned grad has data of a different size: {list(value.shape)} for a tensor of {list(self.shape)}")
+                raise RuntimeError(
+                    f"assigned grad has data of a different size: {list(value.shape)} for a tensor of {list(self.shape)}"
+                )
             if value._meta.dtype is not self._meta.dtype:
-                raise RuntimeError(f"assigned grad has data of a different type: {value.dtype} for a tensor of {self.dtype}")
+                raise RuntimeError(
+                    f"assigned grad has data of a different type: {value.dtype} for a tensor of {self.dtype}"
+                )
         tr = tape.local.trace
         if tr.capture is not None:
             tr.capture.gradient_written(self)
@@ -166,7 +170,12 @@ class Tensor:
         if value._storage is None or value._storage.array is None:
             tape.materialize(value)
         tape.flush(tape.local.trace)
-        self._storage, self._offset, self._strides, self._whole = value._storage, value._offset, value._strides, value._whole
+        self._storage, self._offset, self._strides, self._whole = (
+            value._storage,
+            value._offset,
+            value._strides,
+            value._whole,
+        )
         self._meta = Signature.of(value._meta.shape, value._meta.dtype, self._meta.requires_grad)
         self._at = STALE
 
@@ -179,7 +188,9 @@ class Tensor:
     def mT(self) -> Tensor:
         """The last two dimensions exchanged."""
         if self.ndim < 2:
-            raise RuntimeError(f"tensor.mT is only supported on matrices or batches of matrices. Got {self.ndim}-D tensor.")
+            raise RuntimeError(
+                f"tensor.mT is only supported on matrices or batches of matrices. Got {self.ndim}-D tensor."
+            )
         return shapes.transpose(self, -2, -1)
 
     @property

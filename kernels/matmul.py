@@ -112,7 +112,9 @@ def _loops(name: str, dtype: str) -> int:
     if dtype in ("f4", "f8"):
         fma = "fma"
     else:
-        source = source.replace("def kernel", f"def madd(a, b, c):\n    return {kind}(a * b + c)\n\nmadd = njit(madd)\n\ndef kernel", 1)
+        source = source.replace(
+            "def kernel", f"def madd(a, b, c):\n    return {kind}(a * b + c)\n\nmadd = njit(madd)\n\ndef kernel", 1
+        )
         source = source.replace("from numba import", "from numba import njit,", 1)
         fma = "madd"
     return build(source.format(at=pointer(dtype), body=_BODIES[name].format(kind=kind, fma=fma)))
@@ -152,9 +154,7 @@ def use_threads(n: int) -> None:
             library.set_num_threads(n)
 
 
-def product(
-    dtype: str, m: int, n: int, k: int, a_steps: tuple[int, int], b_steps: tuple[int, int]
-) -> tuple[int, int]:
+def product(dtype: str, m: int, n: int, k: int, a_steps: tuple[int, int], b_steps: tuple[int, int]) -> tuple[int, int]:
     """(kernel address, gemm address or 0) for C (m, n) = A (m, k) B (k, n) with the element steps of a row and a column.
 
     BLAS needs one of the two steps of each operand to be 1; `by_blas` says so.

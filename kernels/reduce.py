@@ -34,7 +34,11 @@ def _block_of(pointer_name: str, base: str, kind: str, indent: str) -> str:
     """Source that adds `size` elements of a pointer from `base` on and leaves the sum in `total`."""
     lanes = [f"s{k}" for k in range(LANES)]
     lines = [f"{lane} = {kind}(0)" for lane in lanes]
-    lines += ["whole = size // LANES * LANES", f"at, end = uintp({base}), uintp({base}) + uintp(whole)", "while at < end:"]
+    lines += [
+        "whole = size // LANES * LANES",
+        f"at, end = uintp({base}), uintp({base}) + uintp(whole)",
+        "while at < end:",
+    ]
     lines += [f"    {lane} += {pointer_name}[at + uintp({k})]" for k, lane in enumerate(lanes)]
     lines += ["    at += uintp(LANES)"]
     lines += ["tail = " + kind + "(0)", "for i in range(uintp(whole), uintp(size)):"]

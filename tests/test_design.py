@@ -109,8 +109,12 @@ def test_1_only_what_gradient_rules_read_is_kept() -> None:
         loss.item()
         return loss
 
-    assert traced_bytes(lambda: observed(lambda x: ((x + 1) * 2 - 3) / 4)) < 200_000, "sums and multiples need no values"
-    assert 1_900_000 < traced_bytes(lambda: observed(lambda x: torch.exp(x + 1))) < 2_300_000, "exp needs its own output"
+    assert traced_bytes(lambda: observed(lambda x: ((x + 1) * 2 - 3) / 4)) < 200_000, (
+        "sums and multiples need no values"
+    )
+    assert 1_900_000 < traced_bytes(lambda: observed(lambda x: torch.exp(x + 1))) < 2_300_000, (
+        "exp needs its own output"
+    )
     assert traced_bytes(lambda: observed(lambda x: torch.sin(x))) < 200_000, "sin needs a leaf, which exists anyway"
 
 
@@ -316,9 +320,29 @@ def test_3_a_plain_loop_descends_as_in_numpy() -> None:
 
 def test_4_any_pattern_of_live_tensors_gives_right_values_and_few_plans(spent: Any) -> None:
     x = torch.tensor(VALUES)
-    steps = [torch.exp, torch.sin, torch.square, torch.tanh, torch.neg, torch.sigmoid, torch.abs, torch.sqrt, torch.log1p]
+    steps = [
+        torch.exp,
+        torch.sin,
+        torch.square,
+        torch.tanh,
+        torch.neg,
+        torch.sigmoid,
+        torch.abs,
+        torch.sqrt,
+        torch.log1p,
+    ]
     expected = [VALUES]
-    for function in (np.exp, np.sin, np.square, np.tanh, np.negative, lambda a: 1 / (1 + np.exp(-a)), np.abs, np.sqrt, np.log1p):
+    for function in (
+        np.exp,
+        np.sin,
+        np.square,
+        np.tanh,
+        np.negative,
+        lambda a: 1 / (1 + np.exp(-a)),
+        np.abs,
+        np.sqrt,
+        np.log1p,
+    ):
         expected.append(function(expected[-1]))
     patterns = list(itertools.product((False, True), repeat=8))  # which of the first eight results somebody keeps
     count = spent()

@@ -77,7 +77,9 @@ def test_the_commands_that_are_named_exist() -> None:
     extras = {name for text in (README, _contributing()) for name in re.findall(r"\.\[(\w+)\]", text)}
     assert extras <= set(project["optional-dependencies"])
     for command in (["-m", "fastgrad.linreg", "--help"], ["-m", "benchmarks", "--help"]):
-        run = subprocess.run([sys.executable, *command], capture_output=True, encoding="utf-8", cwd=ROOT, env=_environment())
+        run = subprocess.run(
+            [sys.executable, *command], capture_output=True, encoding="utf-8", cwd=ROOT, env=_environment()
+        )
         assert run.returncode == 0, run.stderr
 
 

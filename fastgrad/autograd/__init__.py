@@ -75,7 +75,13 @@ def backward(
     inputs: Any = None,
 ) -> None:
     """Accumulate gradients of tensors in the `.grad` of the leaves they were computed from (or of `inputs`)."""
-    simple = grad_tensors is None and not retain_graph and not create_graph and inputs is None and isinstance(tensors, Tensor)
+    simple = (
+        grad_tensors is None
+        and not retain_graph
+        and not create_graph
+        and inputs is None
+        and isinstance(tensors, Tensor)
+    )
     if simple and reverse.quick(tensors):
         return
     outputs = _sequence(tensors)

@@ -50,7 +50,9 @@ class FunctionCtx:
 class _Call:
     """One call of a Function on the tape: collects the gradients of its results until the first of them is reached."""
 
-    def __init__(self, kind: type[Function], ctx: FunctionCtx, slots: list[int | None], shapes: Any, inputs: int) -> None:
+    def __init__(
+        self, kind: type[Function], ctx: FunctionCtx, slots: list[int | None], shapes: Any, inputs: int
+    ) -> None:
         self._kind = kind
         self._ctx = ctx
         self._slots = slots
@@ -143,7 +145,11 @@ class Function:
         tr = tape.local.trace
         tape.room(tr)
         for i, output in enumerate(outputs):
-            if not isinstance(output, Tensor) or id(output) in ctx._not_differentiable or not output.dtype.is_floating_point:
+            if (
+                not isinstance(output, Tensor)
+                or id(output) in ctx._not_differentiable
+                or not output.dtype.is_floating_point
+            ):
                 made.append(output)
                 slots.append(None)
                 continue

@@ -83,7 +83,9 @@ def _plain(data: Any) -> Any:
 
 
 def _ragged(data: Any) -> ValueError:
-    return ValueError(f"tensor(): the sequences in the data have different lengths, or hold something else than numbers: {str(data)[:60]}")
+    return ValueError(
+        f"tensor(): the sequences in the data have different lengths, or hold something else than numbers: {str(data)[:60]}"
+    )
 
 
 def _inferred(array: np.ndarray) -> dtype_:
@@ -223,7 +225,9 @@ def _like(input: Tensor, value: Any, dtype: Any, requires_grad: bool, constant: 
     return _finish(_filled(tuple(input.shape), value, kind, constant), requires_grad)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Tensor:
     """Zeros in the shape and type of a tensor."""
     check_device(device)
     return _like(input, 0.0, dtype, requires_grad)
@@ -255,7 +259,13 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 
 
 def arange(
-    start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any = 0,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Numbers from `start` (included) to `end` (excluded) in steps."""
     check_device(device)
@@ -290,7 +300,9 @@ def linspace(
     return wrap(numbers.astype(kind.numpy, copy=False), requires_grad)
 
 
-def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None) -> Tensor:
+def logspace(
+    start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None
+) -> Tensor:
     """`base` to the powers from `start` to `end`."""
     check_device(device)
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
@@ -389,14 +401,26 @@ def _random(
 
 
 def rand(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, generator: Any = None, requires_grad: bool = False, **_: Any
+    *sizes: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    generator: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Tensor:
     """Uniform numbers in [0, 1)."""
     return _random("rand", "uniform", _sizes("rand", sizes, size), dtype, device, generator, requires_grad)
 
 
 def randn(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, generator: Any = None, requires_grad: bool = False, **_: Any
+    *sizes: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    generator: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Tensor:
     """Normal numbers of mean 0 and variance 1."""
     return _random("randn", "normal", _sizes("randn", sizes, size), dtype, device, generator, requires_grad)
@@ -407,7 +431,9 @@ def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_
     return rand(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
+def randn_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Tensor:
     """Normal numbers in the shape and type of a tensor."""
     return randn(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
@@ -432,7 +458,9 @@ def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any
     return randint(low, high, input.shape, dtype=dtype or input.dtype)
 
 
-def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randperm(
+    n: int, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A random order of 0 to n - 1."""
     check_device(device)
     source = default_generator if generator is None else generator
@@ -470,5 +498,3 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     rows = [random.choice(w.size, num_samples, replacement, w / w.sum()) for w in weights]
     drawn = np.array(rows, np.int64).reshape(len(rows), num_samples)
     return wrap(drawn if input.ndim == 2 else drawn[0])
-
-

@@ -154,7 +154,9 @@ def _fitted(name: str, t: Tensor, value: Tensor) -> Tensor:
     kind = t._meta.dtype
     if value._meta.dtype is not kind:
         if value._meta.dtype.category > kind.category:
-            raise RuntimeError(f"{name}: result type {value._meta.dtype} can't be cast to the desired output type {kind}")
+            raise RuntimeError(
+                f"{name}: result type {value._meta.dtype} can't be cast to the desired output type {kind}"
+            )
         value = pointwise.convert(value, kind)
     return value
 
@@ -243,7 +245,9 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     _check(input, tr)
     if isinstance(value, tape.TENSOR):
         if value.ndim:
-            raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
+            raise RuntimeError(
+                f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions."
+            )
         return copy_(input, value)
     return _fill(tr, input, tape.scalar(value))
 

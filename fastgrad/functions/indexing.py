@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def _is_integer(part: Any) -> bool:
-    return not isinstance(part, (bool, np.bool_)) and hasattr(part, "__index__") and not isinstance(part, (np.ndarray, tape.TENSOR))
+    return (
+        not isinstance(part, (bool, np.bool_))
+        and hasattr(part, "__index__")
+        and not isinstance(part, (np.ndarray, tape.TENSOR))
+    )
 
 
 def _parts(index: Any, shape: tuple[int, ...]) -> list[Any]:
@@ -146,7 +150,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     if isinstance(index, int) and not isinstance(index, bool) and input.ndim:
         parts: list[Any] = [index] + [slice(None)] * (input.ndim - 1)
     elif isinstance(index, int) and not isinstance(index, bool):
-        raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python to convert a 0-dim tensor to a number")
+        raise IndexError(
+            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python to convert a 0-dim tensor to a number"
+        )
     else:
         parts = _parts(index, input._meta.shape)
     result, positions = _basic(input, parts)
@@ -293,7 +299,9 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
 def _fitted(name: str, big: Tensor, dim: int, index: Tensor) -> Tensor:
     """A tensor cut to the index's size in all dimensions but one."""
     if big.ndim != index.ndim:
-        raise RuntimeError(f"{name}: Index tensor must have the same number of dimensions as input tensor, got {index.ndim} and {big.ndim}")
+        raise RuntimeError(
+            f"{name}: Index tensor must have the same number of dimensions as input tensor, got {index.ndim} and {big.ndim}"
+        )
     cut = []
     for d, (n, m) in enumerate(zip(big.shape, index.shape, strict=True)):
         if d != dim and m > n:
@@ -302,7 +310,11 @@ def _fitted(name: str, big: Tensor, dim: int, index: Tensor) -> Tensor:
                 f"self {list(big.shape)} apart from dimension {dim}"
             )
         cut.append((0, 1, n if d == dim else m))
-    return big if all([c[2] == n for c, n in zip(cut, big.shape, strict=True)]) else tape.apply(arrays.slice_, (big,), tuple(cut))
+    return (
+        big
+        if all([c[2] == n for c, n in zip(cut, big.shape, strict=True)])
+        else tape.apply(arrays.slice_, (big,), tuple(cut))
+    )
 
 
 def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
@@ -346,7 +358,9 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
             f"self.shape = {list(input.shape)} source.shape = {list(source.shape)} and {count(index.shape)} positions"
         )
     if source.dtype is not input.dtype:
-        raise RuntimeError(f"index_add_(): self ({input.dtype}) and source ({source.dtype}) must have the same scalar type")
+        raise RuntimeError(
+            f"index_add_(): self ({input.dtype}) and source ({source.dtype}) must have the same scalar type"
+        )
     return tape.apply(arrays.index_add, (input, index, source if alpha == 1 else source * alpha), dim)
 
 
@@ -369,7 +383,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     from .pointwise import where
 
     if not isinstance(mask, tape.TENSOR) or mask.dtype.name != "bool":
-        raise RuntimeError(f"masked_fill only supports boolean masks, but got mask with dtype {getattr(mask, 'dtype', type(mask))}")
+        raise RuntimeError(
+            f"masked_fill only supports boolean masks, but got mask with dtype {getattr(mask, 'dtype', type(mask))}"
+        )
     return where(mask, value, input)
 
 
@@ -381,7 +397,9 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     if not 0 <= k <= (input.shape[dim] if input.ndim else 1):
         raise RuntimeError("selected index k out of range")
     positions = argsort(input, dim, largest, True)
-    positions = tape.apply(arrays.slice_, (positions,), tuple([(0, 1, k if d == dim else n) for d, n in enumerate(input.shape)]))
+    positions = tape.apply(
+        arrays.slice_, (positions,), tuple([(0, 1, k if d == dim else n) for d, n in enumerate(input.shape)])
+    )
     return Extreme(gather(input, dim, positions), positions)
 
 

@@ -95,9 +95,7 @@ def div(input: Tensor, other: Tensor | Number, *, rounding_mode: str | None = No
         kinds = (input.dtype, getattr(other, "dtype", None))
         whole = all(k is None or k.category != FLOAT for k in kinds) and not isinstance(other, float)
         return quotient.to(input.dtype) if whole else quotient
-    raise RuntimeError(
-        f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
-    )
+    raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
 
 
 divide = true_divide = div
@@ -174,7 +172,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         return nonzero(condition, as_tuple=True)
     tensor_operand(condition, "where")
     if condition.dtype.name not in ("bool", "uint8"):
-        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
+        raise RuntimeError(
+            f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}"
+        )
     operands = [x if isinstance(x, tape.TENSOR) else tape.scalar(x) for x in (input, other)]
     return tape.apply(e.where_op, (condition, *operands))
 

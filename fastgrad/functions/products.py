@@ -37,7 +37,9 @@ def _dot(input: Tensor, other: Tensor) -> Tensor:
 
 def _same_size(name: str, a: int, b: int, left: Tensor, right: Tensor) -> None:
     if a != b:
-        raise RuntimeError(f"{name}: size mismatch, got input {list(left.shape)} and {list(right.shape)}: {a} and {b} differ")
+        raise RuntimeError(
+            f"{name}: size mismatch, got input {list(left.shape)} and {list(right.shape)}: {a} and {b} differ"
+        )
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -110,7 +112,9 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
             f"same number of elements, but got {input.shape[0]} and {tensor.shape[0]} elements respectively"
         )
     if input.dtype is not tensor.dtype:
-        raise RuntimeError(f"dot : expected both vectors to have same dtype, but found {input.dtype} and {tensor.dtype}")
+        raise RuntimeError(
+            f"dot : expected both vectors to have same dtype, but found {input.dtype} and {tensor.dtype}"
+        )
     return _dot(input, tensor)
 
 

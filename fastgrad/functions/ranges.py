@@ -35,4 +35,6 @@ def evenly(start: float, end: float, steps: int, dtype: np.dtype) -> np.ndarray:
     first, last = dtype.type(start), dtype.type(end)
     step = (last - first) / dtype.type(max(steps - 1, 1))
     i = np.arange(steps)
-    return np.where(i < steps // 2, _multiply_add(step, i, first, dtype), _multiply_add(-step, steps - 1 - i, last, dtype))
+    return np.where(
+        i < steps // 2, _multiply_add(step, i, first, dtype), _multiply_add(-step, steps - 1 - i, last, dtype)
+    )

@@ -109,7 +109,13 @@ def _dims(dim: Any, axis: Any = None) -> Any:
 
 
 def sum(
-    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None, axis: Dims = None, keepdims: bool = False
+    input: Tensor,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: dtype | None = None,
+    axis: Dims = None,
+    keepdims: bool = False,
 ) -> Tensor:
     """The sum over dimensions (all by default); integers add up in int64. `axis` and `keepdims` are NumPy's names.
 
@@ -122,7 +128,13 @@ def sum(
 
 
 def mean(
-    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None, axis: Dims = None, keepdims: bool = False
+    input: Tensor,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: dtype | None = None,
+    axis: Dims = None,
+    keepdims: bool = False,
 ) -> Tensor:
     """The mean over dimensions (all by default)."""
     if dim is None and axis is None and not keepdim and not keepdims:
@@ -150,12 +162,16 @@ def _amin(input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     return _reduce(arrays.amin, "amin", input, dim, keepdim)
 
 
-def amax(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
+def amax(
+    input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False
+) -> Tensor:
     """The largest elements over dimensions; equal ones share the gradient."""
     return _amax(tensor_operand(input, "amax"), _dims(dim, axis), keepdim or keepdims)
 
 
-def amin(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
+def amin(
+    input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False
+) -> Tensor:
     """The smallest elements over dimensions; equal ones share the gradient."""
     return _amin(tensor_operand(input, "amin"), _dims(dim, axis), keepdim or keepdims)
 

@@ -203,11 +203,9 @@ def tile(input: Tensor, *times_: Any, dims: Any = None) -> Tensor:
 def repeat(input: Tensor, *times_: Any, repeats: Any = None) -> Tensor:
     """Copies of the tensor side by side along every dimension."""
     times = sizes("repeat", times_, repeats)
-    shape = input.shape
+    shape: tuple[int, ...] = input.shape
     if len(times) < len(shape):
-        raise RuntimeError(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
-        )
+        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     shape = (1,) * (len(times) - len(shape)) + tuple(shape)
     paired = tuple([n for pair in zip((1,) * len(shape), shape, strict=True) for n in pair])
     wide = tuple([n for pair in zip(times, shape, strict=True) for n in pair])
@@ -331,7 +329,9 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     dim = wrap_dim("select", dim, input.ndim)
     size = input.shape[dim]
     if not -size <= index < size:
-        raise IndexError(f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {dim}")
+        raise IndexError(
+            f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {dim}"
+        )
     cut = tuple([index % size if i == dim else (0, 1, n) for i, n in enumerate(input.shape)])
     return view(input, arrays.select, cut)  # type: ignore[return-value]
 

@@ -228,7 +228,9 @@ def _dropped(input: Tensor, kept: Tensor, scale: float) -> Tensor:
 
 @composite()
 def _one_hot(input: Tensor, classes: int) -> Tensor:
-    wide = tape.apply(arrays.expand, (tape.apply(arrays.reshape, (input,), (*input.shape, 1)),), (*input.shape, classes))
+    wide = tape.apply(
+        arrays.expand, (tape.apply(arrays.reshape, (input,), (*input.shape, 1)),), (*input.shape, classes)
+    )
     zeros = tape.apply(arrays.expand, (tape.apply(CONVERT, (tape.constant(0),), int64),), (*input.shape, classes))
     ones = tape.apply(arrays.expand, (tape.apply(CONVERT, (tape.constant(1),), int64),), (*input.shape, 1))
     place = tape.apply(arrays.slice_, (wide,), (*[(0, 1, n) for n in input.shape], (0, 1, 1)))
@@ -318,7 +320,12 @@ def _smooth(input: Tensor, target: Tensor, reduction: str, beta: float, scale: f
 
 
 def smooth_l1_loss(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
 ) -> Tensor:
     """Quadratic below beta, linear above."""
     _check_reduction(reduction)
@@ -399,7 +406,9 @@ def kl_div(
 
 
 @composite("NllLoss")
-def _nll(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float) -> Tensor:
+def _nll(
+    log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float
+) -> Tensor:
     dim = 0 if log_p.ndim == 1 else 1
     classes = log_p.shape[dim]
     valid = target != ignore_index
@@ -433,7 +442,9 @@ def _check_classes(name: str, input: Tensor, target: Tensor) -> None:
     if target._meta.shape != wanted:
         if len(shape) > 1 and target.ndim and target.shape[0] != shape[0]:
             raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({target.shape[0]}).")
-        raise RuntimeError(f"{name}: expected target of shape {list(wanted)} for input {list(shape)}, got {list(target.shape)}")
+        raise RuntimeError(
+            f"{name}: expected target of shape {list(wanted)} for input {list(shape)}, got {list(target.shape)}"
+        )
 
 
 def nll_loss(
@@ -464,7 +475,9 @@ def _probability_loss(input: Tensor, target: Tensor, weight: Tensor | None, redu
 
 
 @composite("NllLoss")
-def _class_loss(input: Tensor, target: Tensor, weight: Tensor | None, ignore: int, reduction: str, smoothing: float) -> Tensor:
+def _class_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore: int, reduction: str, smoothing: float
+) -> Tensor:
     log_p = _log_softmax(input, 0 if input.ndim == 1 else 1, None)
     return _nll(log_p, target, weight, ignore, reduction, smoothing)
 

@@ -204,7 +204,9 @@ as_strided = AsStrided(
 )
 tape.AS_STRIDED = as_strided
 # the first operand's value with the second one's history: what a tensor is after its memory was written without gradients
-rewritten = View("rewritten", lambda shape, k: shape, lambda shape, strides, k: (strides, 0), lambda g, y, a, b: (None, g))
+rewritten = View(
+    "rewritten", lambda shape, k: shape, lambda shape, strides, k: (strides, 0), lambda g, y, a, b: (None, g)
+)
 tape.REWRITTEN = rewritten
 # the result of a user-defined Function: its first operand's value, with the other operands behind it
 function = View("function", lambda shape, k: shape, lambda shape, strides, k: (strides, 0), lambda g, y, *rest: (g,))
@@ -405,7 +407,9 @@ def transpose(a: Any) -> Any:
 
 
 class _Product(ArrayOperation):
-    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+    def record(
+        self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any
+    ) -> tape.Node:
         node = super().record(tr, key, slots, metas, attrs)
         if len(metas[0].shape) > 2 or len(metas[1].shape) > 2:
             node.name = "Bmm"
@@ -420,7 +424,9 @@ def _matmul_infer(metas: Sequence[Any], k: Any) -> tuple[Shape, Any]:
             f"convert one with .to({a.dtype})"
         )
     if a.dtype is bool_:
-        raise NotImplementedError(f'"matmul" not implemented for {a.dtype}; convert the operands with .int() or .float()')
+        raise NotImplementedError(
+            f'"matmul" not implemented for {a.dtype}; convert the operands with .int() or .float()'
+        )
     if a.shape[-1] != b.shape[-2]:
         raise RuntimeError(
             f"matmul: mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, a.shape))} and "
@@ -547,8 +553,6 @@ def _upon_infer(metas: Sequence[Any], dim: int) -> tuple[Shape, Any]:
     return metas[0].shape, metas[0].dtype
 
 
-
-
 def _taking(name: str, label: str | None = None) -> ArrayOperation:
     return ArrayOperation(
         name,
@@ -633,7 +637,6 @@ def _random(name: str) -> ArrayOperation:
 
 
 RANDOM = {name: _random(name) for name in ("uniform", "normal", "bernoulli", "integers")}
-
 
 
 # ---- copies

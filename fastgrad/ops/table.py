@@ -46,7 +46,9 @@ class Operation:
         """Record the operation on tensors; Python numbers become constants or inputs."""
         return tape.apply(self, [x if hasattr(x, "_at") else tape.scalar(x) for x in operands], attrs)
 
-    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+    def record(
+        self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any
+    ) -> tape.Node:
         """Infer, and make the entry's node (after nodes of conversions, if the operands need any)."""
         raise NotImplementedError
 
@@ -143,13 +145,17 @@ class Elementwise(Operation):
         if "scaled" in self.types:
             common, factor = self.compute_type(metas[:2]), metas[2].dtype
             if factor.category == FLOAT and common.category != FLOAT:
-                raise RuntimeError(f"{self.name}: For integral input tensors, argument alpha must not be a floating point number.")
+                raise RuntimeError(
+                    f"{self.name}: For integral input tensors, argument alpha must not be a floating point number."
+                )
             if factor is dtypes.bool_ and common is not dtypes.bool_:
                 raise RuntimeError(f"{self.name}: Boolean alpha only supported for Boolean results.")
             return [common] * 3
         return [self.compute_type(metas)] * len(metas)
 
-    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+    def record(
+        self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any
+    ) -> tape.Node:
         shape = metas[0].shape
         if len(metas) > 1:
             for m in metas:
@@ -160,7 +166,9 @@ class Elementwise(Operation):
         result = dtypes.bool_ if self.types in ("compare", "logical", "test") else wanted[-1]
         label = self.label_of(*metas) if self.label_of is not None else None
         slots, metas = convert(tr, slots, metas, wanted)
-        node = tape.extend(tr, (self.code, *slots), self, slots, attrs, shape, result, self.differentiable(tr, metas, result))
+        node = tape.extend(
+            tr, (self.code, *slots), self, slots, attrs, shape, result, self.differentiable(tr, metas, result)
+        )
         if label is not None:
             node.name = label
         return node
@@ -171,7 +179,9 @@ class Convert(Operation):
 
     kind = "convert"
 
-    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+    def record(
+        self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any
+    ) -> tape.Node:
         m = metas[0]
         return tape.extend(tr, key, self, slots, attrs, m.shape, attrs, self.differentiable(tr, metas, attrs))
 
@@ -210,7 +220,9 @@ class View(Operation):
         self.infer = infer
         self.move = move
 
-    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+    def record(
+        self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any
+    ) -> tape.Node:
         m = metas[0]
         shape = self.infer(m.shape, attrs)
         return tape.extend(tr, key, self, slots, attrs, shape, m.dtype, self.differentiable(tr, metas, m.dtype))
@@ -242,7 +254,9 @@ class ArrayOperation(Operation):
         self.fallible = fallible
         self.in_place = in_place
 
-    def record(self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any) -> tape.Node:
+    def record(
+        self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any
+    ) -> tape.Node:
         if self.promote:
             common = dtypes.result_type([(m.dtype, not m.shape, m.weak) for m in metas])
             slots, metas = convert(tr, slots, metas, [common] * len(metas))

@@ -127,7 +127,9 @@ class Optimizer:
         if len(groups) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
         if any(len(g["params"]) != len(h["params"]) for g, h in zip(groups, self.param_groups, strict=True)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
+            )
         by_number: dict[int, Tensor] = {}
         for saved, group in zip(groups, self.param_groups, strict=True):
             by_number.update(zip(saved["params"], group["params"], strict=True))
@@ -135,9 +137,7 @@ class Optimizer:
         self.state.clear()
         for number, state in state_dict["state"].items():
             p = by_number[int(number)]
-            self.state[p] = {
-                k: v.detach().clone() if isinstance(v, Tensor) else deepcopy(v) for k, v in state.items()
-            }
+            self.state[p] = {k: v.detach().clone() if isinstance(v, Tensor) else deepcopy(v) for k, v in state.items()}
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]

@@ -124,7 +124,9 @@ class Assembler:
         node = self.entries[slot]
         op = node.op
         if op is tape.LEAF or (op is tape.ALIAS and node.attrs[2] is None):
-            strides = contiguous_strides(node.shape) if op is tape.LEAF else node.attrs[1] or contiguous_strides(node.shape)
+            strides = (
+                contiguous_strides(node.shape) if op is tape.LEAF else node.attrs[1] or contiguous_strides(node.shape)
+            )
             return Place(self.root(slot), (BINDING, self.section.bindings[slot], 0), strides, None)
         if op is tape.SCALAR or op is tape.CONSTANT:
             return Place(slot, None, (), node.dtype.code)
@@ -161,7 +163,9 @@ class Assembler:
         """A contiguous copy of a value, which lives as long as the value itself."""
         node = self.entries[slot]
         size = aligned(node.numel * node.dtype.itemsize)
-        reference = (KEPT, 0, self.kept_bytes) if self.root(slot) in self.saved_roots else (ARENA, 0, self.arena.take(size))
+        reference = (
+            (KEPT, 0, self.kept_bytes) if self.root(slot) in self.saved_roots else (ARENA, 0, self.arena.take(size))
+        )
         if reference[0] == KEPT:
             self.kept_bytes += size
         self._load(reference, slot, self.place_of(slot), node.numel)
@@ -271,7 +275,13 @@ class Assembler:
         return self.words.put([len(merged), *[x for pair in merged for x in pair]])
 
     def store(
-        self, target: Reference, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], source: Reference, code: str
+        self,
+        target: Reference,
+        offset: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        source: Reference,
+        code: str,
     ) -> None:
         """Write a contiguous source over strided elements of a target."""
         moved = (target[0], target[1], target[2] + offset * _BYTES[code])
@@ -293,7 +303,11 @@ class Assembler:
                 self.places[y] = Place(y, place.reference, contiguous_strides(node.shape), None)
                 return place.reference
             leaf = self.lands.get(self._chain.get(y, y))
-            if leaf is not None and not self.is_fallible and place.reference == (BINDING, self.section.bindings[leaf], 0):
+            if (
+                leaf is not None
+                and not self.is_fallible
+                and place.reference == (BINDING, self.section.bindings[leaf], 0)
+            ):
                 self.landed.add(leaf)
                 return self._new(y, place.reference)
         target = self._new(y)
@@ -499,7 +513,14 @@ class Assembler:
         return found
 
     def _in_loop(
-        self, x: int, node: Any, local: dict[int, Reference], loaded: dict[Any, Reference], body: Any, advance: Any, frame: Any
+        self,
+        x: int,
+        node: Any,
+        local: dict[int, Reference],
+        loaded: dict[Any, Reference],
+        body: Any,
+        advance: Any,
+        frame: Any,
     ) -> tuple[str, Any, int]:
         """Mode, source and advance of an operand inside a loop; a strided one is loaded into a block first."""
         if x in local:
@@ -520,7 +541,9 @@ class Assembler:
         if target is None:
             offset = self._block([], BLOCK * size)
             target = loaded[key] = (ARENA, 0, offset)
-            body.append([copy_kernels.load(self.code(x)), 0, target, place.reference, self.steps(frame.shape, strides), 0])
+            body.append(
+                [copy_kernels.load(self.code(x)), 0, target, place.reference, self.steps(frame.shape, strides), 0]
+            )
             advance.append([0, 0, 0, 0, 0, BLOCK])
         return "v", target, 0
 
@@ -585,7 +608,9 @@ class Assembler:
             moves.append((target, source, node))
         self.split = len(self.records)
         for target, source, node in moves:
-            self.record(copy_kernels.load(node.dtype.code), node.numel, target, source, self.words.put((1, node.numel, 1)), 0)
+            self.record(
+                copy_kernels.load(node.dtype.code), node.numel, target, source, self.words.put((1, node.numel, 1)), 0
+            )
 
 
 _NUMPY = {"f4": "f4", "f8": "f8", "i8": "i8", "i4": "i4", "u1": "u1", "b1": "?"}

@@ -14,7 +14,12 @@ from .simplify import simplify
 
 
 def plan(
-    entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int], tier: int, guarded: bool = False
+    entries: Sequence[Any],
+    writes: dict[int, int],
+    want: Sequence[int],
+    save: Iterable[int],
+    tier: int,
+    guarded: bool = False,
 ) -> Program:
     """The program that computes the wanted and saved values and the writes; tier 0 straight from the tape, tier 1 planned.
 

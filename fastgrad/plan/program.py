@@ -95,7 +95,9 @@ class Program:
         self.products = assembler.largest_product
         self.report = (len(main), len(assembler.bodies))
 
-    def bind(self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int) -> None:
+    def bind(
+        self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int
+    ) -> None:
         """Fill in what has moved since the last run."""
         if arena != self.arena:
             self.bind_arena(arena)

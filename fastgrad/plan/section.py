@@ -18,7 +18,9 @@ class Section:
 
     __slots__ = ("bindings", "entries", "numbers", "order", "same", "save", "want", "writes")
 
-    def __init__(self, entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int]) -> None:
+    def __init__(
+        self, entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int]
+    ) -> None:
         self.entries = entries
         self.writes = writes
         self.want = want
