@@ -5,6 +5,7 @@ typed. Each operand has a mode: "v" a vector read at i, "s" one scalar read at 0
 memory, so LLVM needs no overlap test). Record: [kernel, n, y, a, b, c, d, 0], operands in order.
 """
 
+import re
 from functools import cache
 
 from .build import build
@@ -28,10 +29,25 @@ def kernel(record):
     n = uintp(record[1])
     y_at = {y_at}(record[2])
 {loads}
+{large}
     for i in range(n):
 {values}
         y_at[i] = {result}
 """
+
+# A trigonometric function of an operand runs vectorised where no element needs the reduction of huge arguments.
+_LARGE = """
+    large = uint8(0)
+    for i in range(n):
+{values}
+        large |= uint8(abs({argument}) > vmath.TRIG_LIMIT_{kind})
+    if large == 0:
+        for i in range(n):
+    {values}
+            y_at[i] = {quick}
+        return
+"""
+_TRIGONOMETRY = re.compile(r"vmath\.(sin|cos|tan)_full_(f32|f64)\((\w)\)")
 
 
 def pointer(dtype: str) -> str:
@@ -53,13 +69,24 @@ def elementwise(expression: str, y: str, operands: tuple[str, ...], modes: str) 
             loads.append(f"    {name} = {_read(f'{name}_at[0]', dtype)}")
         else:
             values.append(f"        {name} = {_read(read, dtype)}")
+    result = f"uint8(({expression}) != 0)" if y == "b1" else f"{TYPES[y][1]}({expression})"
+    found = _TRIGONOMETRY.search(expression)
+    large = ""
+    if found is not None:
+        large = _LARGE.format(
+            values="\n".join(values),
+            argument=found.group(3),
+            kind=found.group(2).upper(),
+            quick=_TRIGONOMETRY.sub(r"vmath.\1_\2(\3)", result),
+        )
     return build(
         _SOURCE.format(
             modules=", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in expression]),
             y_at=pointer(y),
             loads="\n".join(loads),
             values="\n".join(values),
-            result=f"uint8(({expression}) != 0)" if y == "b1" else f"{TYPES[y][1]}({expression})",
+            large=large,
+            result=result,
         )
     )
 
