@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LIMIT = 4096  # entries a trace may hold before it is run
 LEAF_BYTES = 1 << 30  # bytes of inputs a trace may keep alive
-CACHE_NODES = 500_000  # nodes of one thread's tree before it is dropped and grown again
+CACHE_NODES = 100_000  # nodes of one thread's tree before it is dropped and grown again
 STALE = (-1, -1)
 
 epochs = itertools.count()
@@ -272,11 +272,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+_OWN: dict[Any, bool] = {}  # code object -> whether it is the library's
+
+
 def user_line() -> tuple[str, int] | None:
     """File and line of the user's code that is calling the library."""
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+    while frame is not None:
+        code = frame.f_code
+        own = _OWN.get(code)
+        if own is None:
+            own = _OWN[code] = code.co_filename.startswith(_HERE)
+        if not own:
+            break
         frame = frame.f_back  # type: ignore[assignment]
+    if len(_OWN) > 10_000:
+        _OWN.clear()
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
 
 
@@ -382,9 +393,10 @@ def apply_slow(tr: Trace, op: Operation, operands: Sequence[Tensor], attrs: Any)
     node = found(tr.real, key)
     if node is None:
         start = tr.real
-        node = op.record(tr, key, slots, [_meta(tr, s) for s in slots], attrs)
+        node = op.record(tr, key, slots, [t._meta for t in operands], attrs)
         start.next[key] = node
-        _bound(tr)
+        if node.end >= LIMIT or node.leaf_bytes > LEAF_BYTES:
+            _bound(tr)
     else:
         tr.node = node if type(tr.node) is not Urgent else Urgent(node)
     made = result(tr, node)

@@ -654,11 +654,12 @@ def test_importing_loads_only_what_is_needed(python: Any) -> None:
 # ------------------------------------------------------------------------------------------------------ the kernel cache
 
 STEP = """
+import math
 import sys
 import fastgrad as torch
 x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
 (torch.sin(x) * x).sum().backward()
-assert x.grad.tolist() == [1.3817732334136963, 0.07700401544570923, -2.828857660293579], x.grad.tolist()
+assert all(abs(g - math.sin(v) - v * math.cos(v)) < 1e-6 for g, v in zip(x.grad.tolist(), (1.0, 2.0, 3.0)))
 print(torch.stats()["kernels compiled"], torch.stats()["kernels loaded"], "numba" in sys.modules)
 """
 
@@ -839,7 +840,7 @@ def test_a_child_forked_while_another_thread_computes_still_works(python: Any) -
                 torch.exp(torch.sin(x)).sum().item()
                 go.set()
 
-        thread = threading.Thread(target=work)
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
         go.wait()
         for _ in range(10):

@@ -33,9 +33,17 @@ _BYTES = {"f4": 4, "f8": 8, "i8": 8, "i4": 4, "u1": 1, "b1": 1}
 class Place:
     """Where a value's elements are."""
 
-    __slots__ = ("number", "reference", "root", "strides")
+    __slots__ = ("dense", "number", "reference", "root", "strides")
 
-    def __init__(self, root: int, reference: Reference | None, strides: tuple[int, ...], number: str | None) -> None:
+    def __init__(
+        self,
+        root: int,
+        reference: Reference | None,
+        strides: tuple[int, ...],
+        number: str | None,
+        dense: bool = False,
+    ) -> None:
+        self.dense = dense  # known to be row-major without gaps
         self.root = root  # the slot whose buffer this is
         self.reference = reference
         self.strides = strides
@@ -48,6 +56,7 @@ class Assembler:
     def __init__(self, section: Section, fallible: bool) -> None:
         self.section = section
         self.entries = section.entries
+        self._roots: dict[int, int] = {}
         self.is_fallible = fallible
         self.records: list[list[Any]] = []
         self.bodies: list[list[Any]] = []  # records of loops' bodies, placed behind the main ones
@@ -77,14 +86,19 @@ class Assembler:
 
     def root(self, slot: int) -> int:
         """The slot whose buffer a value lies in, views looked through."""
-        entries, same = self.entries, self.section.same
-        while True:
-            slot = same.get(slot, slot)
-            node = entries[slot]
-            if getattr(node.op, "kind", None) == "view" or node.op is tape.ALIAS:
-                slot = node.operands[0]
-            else:
-                return slot
+        found = self._roots.get(slot)
+        if found is None:
+            entries, same = self.entries, self.section.same
+            found = slot
+            while True:
+                found = same.get(found, found)
+                node = entries[found]
+                if getattr(node.op, "kind", None) == "view" or node.op is tape.ALIAS:
+                    found = node.operands[0]
+                else:
+                    break
+            self._roots[slot] = found
+        return found
 
     def _uses(self) -> dict[int, int]:
         section, entries = self.section, self.entries
@@ -185,13 +199,13 @@ class Assembler:
         else:
             reference = (ARENA, 0, self.arena.take(size))
             self.sizes[slot] = size
-        self.places[slot] = Place(slot, reference, contiguous_strides(node.shape), None)
+        self.places[slot] = Place(slot, reference, contiguous_strides(node.shape), None, True)
         return reference
 
     def _landing(self, slot: int, reads: Sequence[int]) -> Reference | None:
         """The memory a value is written to in the end, if it may be computed there at once: nobody else will read the old
         value, and this record reads it element for element only (`reads`: how often each operand is read so)."""
-        leaf = self.lands.get(slot)
+        leaf = self.lands.get(slot) if self.lands else None
         if leaf is None or self.is_fallible or leaf in self.landed or slot in self.saved_roots:
             return None
         if leaf in self.saved_roots or self.remaining.get(leaf, 0) != sum([1 for x in reads if x == leaf]):
@@ -385,7 +399,9 @@ class Assembler:
     def _single(self, slot: int) -> None:
         node = self._node = self.entries[slot]
         op = node.op
-        operands = tuple([self.section.canonical(x) for x in node.operands])
+        operands = node.operands
+        if self.section.same:
+            operands = tuple([self.section.canonical(x) for x in operands])
         if op.kind == "array":
             op.lower(self, slot, operands, node.attrs)
             return
@@ -399,8 +415,8 @@ class Assembler:
             mode, source = self._operand(x, node)
             modes.append("v" if node.numel == 1 else mode)
             sources.append(source)
-            if mode == "v" and self.place_of(x).reference == source:
-                same.append(self.place_of(x).root if self.place_of(x).root == x else -1)
+            if self.lands and mode == "v" and self.place_of(x).reference == source and self.place_of(x).root == x:
+                same.append(x)
         y = self._new(slot, self._landing(slot, same))
         modes = ["w" if m == "v" and s == y else m for m, s in zip(modes, sources, strict=True)]
         if node.numel:
@@ -408,10 +424,12 @@ class Assembler:
 
     def _operand(self, x: int, node: Any) -> tuple[str, Any]:
         """Mode and source of an operand that an elementwise record reads whole."""
-        place = self.place_of(x)
+        place = self.places.get(x) or self.place_of(x)
         if place.reference is None:
             return "s", (FIXED, 0, self.number(x, self.code(x)))
         shape = self.entries[x].shape
+        if place.dense and shape == node.shape:
+            return "v", place.reference
         strides = place.strides
         if shape != node.shape:
             strides, _ = arrays._expand(shape, strides, node.shape)
@@ -422,9 +440,14 @@ class Assembler:
         return "v", self._contiguous(x, place, node.shape, strides)
 
     def _kernel(self, node: Any, operands: Sequence[int], modes: Sequence[str]) -> int:
-        codes = tuple([self.code(x) for x in operands])
-        text = node.op.text(codes) if isinstance(node.op, Elementwise) else "a"
-        return elementwise_kernels.elementwise(text, node.dtype.code, codes, "".join(modes))
+        codes = tuple([self.entries[x].dtype.code for x in operands])
+        key = (node.op, node.dtype.code, codes, *modes)
+        address = _KERNELS.get(key)
+        if address is None:
+            text = node.op.text(codes) if isinstance(node.op, Elementwise) else "a"
+            address = elementwise_kernels.elementwise(text, node.dtype.code, codes, "".join(modes))
+            _KERNELS[key] = address
+        return address
 
     def _loop(self, slots: list[int]) -> None:
         """One loop over BLOCK elements at a time; what only the loop reads stays in blocks."""
@@ -613,6 +636,7 @@ class Assembler:
             )
 
 
+_KERNELS: dict[Any, int] = {}  # (operation, dtypes, modes) -> address
 _NUMPY = {"f4": "f4", "f8": "f8", "i8": "i8", "i4": "i4", "u1": "u1", "b1": "?"}
 
 
