@@ -143,6 +143,10 @@ def flush(tr: Trace) -> None:
     try:
         if not _again(tr):
             _flush(tr)
+    except IndexError:
+        if tr.epoch == epoch:
+            salvage(tr)
+        raise
     except BaseException:
         if tr.epoch == epoch:
             abandon(tr)
@@ -179,6 +183,39 @@ def _again(tr: Trace) -> bool:
             return False
     _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
     return True
+
+
+def salvage(tr: Trace) -> None:
+    """After an entry has failed: what does not depend on it gets its value, and nothing is written to leaves' memory."""
+    drop_dead(tr)
+    holders: list[Any] = []
+    want: list[int] = []
+    rooted: list[Tensor] = []
+    for t in tr.live:
+        storage = t._storage
+        if t._at[0] != tr.epoch or (storage is not None and storage.array is not None):
+            continue
+        slot = t._at[1] if storage is None else storage.at[1]
+        try:
+            compute(tr, [slot])
+        except IndexError:
+            continue
+        if storage is None or storage not in holders:
+            holders.append(t if storage is None else storage)
+            want.append(slot)
+        if t._meta.requires_grad and type(t._meta) is not Signature:
+            rooted.append(t)
+    roots = [t._meta.slot for t in rooted]
+    tr.written = {}
+    ready = prepare(tr, want, roots, 0, {})
+    kept = {id(holder) for holder in holders}
+    lost = [t for t in tr.live if t._storage is None and id(t) not in kept]
+    _perform(tr, ready, holders, rooted, roots)
+    for t in rooted:
+        if type(t._meta) is not Signature:
+            t._meta = t._meta.signature
+    for t in lost:
+        t._at = tape.STALE
 
 
 def abandon(tr: Trace) -> None:
@@ -258,10 +295,10 @@ def _sharing(
     return tr.real
 
 
-def prepare(tr: Trace, want: list[int], roots: list[int], tier: int) -> Ready:
-    """Plan the trace for what is wanted of it."""
+def prepare(tr: Trace, want: list[int], roots: list[int], tier: int, writes: dict[int, int] | None = None) -> Ready:
+    """Plan the trace for what is wanted of it, and for its writes (or the given ones)."""
     entries = tr.entries()
-    writes = writes_of(tr)
+    writes = writes_of(tr) if writes is None else writes
     save, readers = reverse.saved_slots(entries, roots, tr.released)
     program = plan(entries, writes, want, save, tier)
     specs = [(entries[slot].numel, entries[slot].dtype) for slot in want]

@@ -319,14 +319,19 @@ class Tensor:
         """The elements as nested lists of Python numbers."""
         return self._view_of_memory().tolist()
 
+    def _number_of_one(self) -> Any:
+        if self._meta.numel != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        return self.item()
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number_of_one())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number_of_one())
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._number_of_one())
 
     def __bool__(self) -> bool:
         if self._meta.numel != 1:
