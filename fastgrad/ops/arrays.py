@@ -406,6 +406,20 @@ def transpose(a: Any) -> Any:
     return permute(a, attrs=(*range(n - 2), n - 1, n - 2))
 
 
+def lies_transposed(t: Any) -> bool:
+    """Whether a matrix is another one's transpose: its gradient is then computed as that one's, without a copy."""
+    m, n = t.shape[-2:]
+    if m == 1 or n == 1:
+        return False
+    meta = t._meta
+    op = getattr(meta, "op", None)
+    if op is permute:
+        last = len(t.shape) - 1
+        return meta.attrs[-2:] == (last, last - 1)
+    strides = meta.attrs[1] if op is tape.ALIAS else t._strides
+    return strides is not None and strides[-2] == 1 and strides[-1] != 1
+
+
 class _Product(ArrayOperation):
     def record(
         self, tr: tape.Trace, key: Any, slots: tuple[int, ...], metas: Sequence[tape.Node], attrs: Any
@@ -495,7 +509,7 @@ matmul: ArrayOperation = _Product(
     _matmul_lower,
     lambda g, y, a, b: (
         sum_to(matmul(g, transpose(b)), a.shape),
-        sum_to(matmul(transpose(a), g), b.shape),
+        sum_to(transpose(matmul(transpose(g), a)) if lies_transposed(b) else matmul(transpose(a), g), b.shape),
     ),
     label="Mm",
 )
