@@ -22,6 +22,7 @@ from .recording import Signature, Storage, Trace, statistics
 from .tensor import Tensor
 
 _forced: list[int | None] = [None]
+STRANGERS = 32  # new programs in a row without one that came back, from which on first runs are not planned
 VARIANTS = 16  # patterns of live tensors that one trace may have before all its tensors count as live
 
 
@@ -181,6 +182,7 @@ def _again(tr: Trace) -> bool:
     for t in holders:
         if t._storage is not None:
             return False
+    tr.strangers = 0
     _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
     return True
 
@@ -258,15 +260,19 @@ def _flush(tr: Trace) -> None:
         plans = node.plans = {}
     key = (tuple(want), tuple(roots), _forced[0])
     ready = plans.get(key)
-    if ready is None:
-        ready = prepare(tr, want, roots, 0 if _forced[0] is None else _forced[0])
-        plans[key] = 1 if _forced[0] is None else ready
-    elif ready == 1:
-        ready = plans[key] = prepare(tr, want, roots, 1)
+    if ready is None or ready == 1:
+        # A program is planned at once, unless the last ones never came back: then the first run goes straight from the tape.
+        quickly = ready is None and _forced[0] is None and tr.strangers >= STRANGERS
+        tier = _forced[0] if _forced[0] is not None else 0 if quickly else 1
+        tr.strangers += ready is None
+        ready = prepare(tr, want, roots, tier)
+        plans[key] = 1 if quickly else ready
         alive = [references > DEAD for references in counts]
-        if not sharing and not everything and sum(alive) == len(holders) and len(plans) < VARIANTS:
+        if not quickly and not sharing and not everything and sum(alive) == len(holders) and len(plans) < VARIANTS:
             places = {id(t): k for k, t in enumerate(holders)}
             node.quick = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
+    else:
+        tr.strangers = 0
     _perform(tr, ready, holders, rooted, roots)
     for t in sharing:
         if type(t._meta) is not Signature:
@@ -428,23 +434,35 @@ def observe(tr: Trace, t: Tensor, epoch: int) -> None:
         if tr.epoch != epoch or (storage is not None and storage.array is not None):
             return
         slot = t._at[1] if storage is None else storage.at[1]
-        made = compute(tr, [slot])[0]
+        meta = t._meta
+        roots = [meta.slot] if meta.requires_grad and type(meta) is not Signature else []
+        ready = prepare(tr, [slot], roots, 0, {})
+        made, kept = apart(tr, ready)
         if storage is None:
-            t._storage = made
+            t._storage = made[0]
         else:
-            adopt(storage, made)
+            adopt(storage, made[0])
+        if roots:
+            t._origin = (reverse.Graph(tr, ready, kept), meta.slot)
+        if type(meta) is not Signature:
+            t._meta = meta.signature
         statistics["foreign runs"] += 1
 
 
 def compute(tr: Trace, slots: list[int]) -> list[Storage]:
     """The values of entries of a pending trace, side effects left out."""
-    entries = list(tr.entries())
-    program = plan(entries, {}, slots, (), 0)
-    outputs = [new_storage(entries[s].numel, entries[s].dtype) for s in slots]
-    arena = new_bytes(program.arena_bytes)
-    program.bind(list(tr.addresses), list(tr.scalars), arena.address, [s.address for s in outputs], 0)
+    return apart(tr, prepare(tr, slots, [], 0, {}))[0]
+
+
+def apart(tr: Trace, ready: Ready) -> tuple[list[Storage], Storage]:
+    """Run a program beside the trace, in memory of its own; returns results and what is kept for a backward."""
+    program = ready.program
+    outputs = results(ready)
+    arena, kept = new_bytes(program.arena_bytes), new_bytes(program.kept_bytes)
+    addresses = [s.address for s in outputs]
+    program.bind(list(tr.addresses), list(tr.scalars), arena.address, addresses, kept.address)
     program.run(None)
-    return outputs
+    return outputs, kept
 
 
 tape.flush = flush

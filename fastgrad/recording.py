@@ -167,7 +167,7 @@ class Trace:
 
     __slots__ = (
         "addresses", "arena", "capture", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks", "inference", "known", "leaves",
-        "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "written",
+        "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -178,6 +178,7 @@ class Trace:
         self.capture: Any = None  # what `compile` is writing down, while it records
         self.lock = threading.RLock()
         self.nodes = 0
+        self.strangers = 0  # new programs in a row without one that came back
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
         self.path: list[Node] = []  # entries by slot, completed when somebody asks
         self.released: set[int] = set()  # entries whose saved values a backward has given up

@@ -499,18 +499,21 @@ def _walk_graph(
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
 
-    What the graph saved enters the pending trace as inputs. The first walk notes which values those are (the recipe), later
-    ones let them enter at once, in that order, so that the whole walk hangs on one edge behind them.
+    What the rules will read of what the graph saved (the recipe) enters the pending trace first, so that the whole walk hangs on
+    one edge behind it.
     """
     tr = local.trace
     tape.room(tr)
     plain = not graph.hooks and not graph.functions and not graph.released
     structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, tr.grad_enabled)
-    recipe = graph.ready.recipes.get(structure) if plain else None
     reader = _Reader(graph)
     key: Any = None
     first: Any = None
-    if recipe is not None:
+    if plain:
+        recipe = graph.ready.recipes.get(structure)
+        if recipe is None:
+            needed = saved_slots(graph.entries, list(start), graph.released)[0]
+            recipe = graph.ready.recipes[structure] = [s for s in sorted(needed) if s in graph.saved]
         given = [g for parts in start.values() for g in parts]
         slots = tape.slots_of(tr, [*given, *[reader.value(s) for s in recipe]])
         key = ("graph backward", graph.ready, structure, slots, tuple(sorted(graph.numbers.items())))
@@ -533,7 +536,6 @@ def _walk_graph(
     finally:
         tr.static -= 1
     if plain:
-        graph.ready.recipes.setdefault(structure, reader.entered())
         del tr.live[live:]
     if key is not None and tr.epoch == epoch and len(tr.addresses) == inputs:
         first.next[key] = _walked(tr, at_sources, kept, passed)
@@ -571,11 +573,6 @@ class _Reader:
         if found is None:
             found = self._values[slot] = self._graph.value(slot)
         return found
-
-    def entered(self) -> list[int]:
-        """The slots of the values that became inputs of the pending trace."""
-        epoch = local.trace.epoch
-        return [s for s, t in self._values.items() if t._storage is not None and t._at[0] == epoch]
 
 
 def _shaped(node: Node, value: float) -> Tensor:
