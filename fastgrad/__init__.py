@@ -3,7 +3,7 @@
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
-from . import autograd, devices, dtypes
+from . import autograd, cuda, devices, dtypes
 from .autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .compiled import compile
 from .control import eager, get_num_threads, set_num_threads, stats
@@ -227,4 +227,11 @@ def detach(input: Tensor) -> Tensor:
 if TYPE_CHECKING:
     import builtins
 
-__all__ = [name for name in dir() if not name.startswith("_") and name not in ("Any", "TYPE_CHECKING")]
+_MODULES = ("autograd", "cuda", "nn", "optim")
+__all__ = [  # every public name above; of the modules only those that PyTorch has, too
+    name
+    for name, value in list(globals().items())
+    if not name.startswith("_")
+    and name not in ("Any", "TYPE_CHECKING")
+    and (type(value) is not type(autograd) or name in _MODULES)
+]

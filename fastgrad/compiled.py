@@ -189,7 +189,9 @@ class Replay:
             if where is not None:
                 return Found(*where)
             storage = value._storage
-            if storage is not None and storage.array is not None and not _is_new(value, tr):
+            owner = self.capture.by_storage.get(storage) if storage is not None else None
+            of_argument = owner is not None and owner[0] == "argument"  # a view of it: other memory in every call
+            if storage is not None and storage.array is not None and not _is_new(value, tr) and not of_argument:
                 return Found("tensor", value)
             self._want(tr, value, want, roots)
             return Made(len(want) - 1)
@@ -253,10 +255,7 @@ class Replay:
             self.spent, self.roots = graph, []  # the call's own backward has used up the history of its results
         for t, (meta, slot), storage in zip(self.holders, self.results, outputs, strict=False):
             t._at, t._meta = tape.STALE, meta
-            if t._storage is None:
-                t._storage = storage
-            else:
-                execute.adopt(t._storage, storage)
+            t._storage, t._offset, t._strides, t._whole = storage, 0, None, True  # a result has memory of its own
             if meta.requires_grad:
                 t._origin = (graph, slot)
         self.holders = []

@@ -284,10 +284,14 @@ def _sharing(
 ) -> Any:
     """What tensors that share memory want: each pending memory once; returns the node reached."""
     seen: set[Storage] = set()
-    for t in sharing:
-        storage = t._storage
-        if t._at[0] != tr.epoch and (storage.array is None or storage in tr.written):
-            tape.enter(tr, t)  # its memory was written through another tensor
+    tr.static += 1  # nothing is cut here
+    try:
+        for t in sharing:
+            storage = t._storage
+            if t._at[0] != tr.epoch and (storage.array is None or storage in tr.written):
+                tape.enter(tr, t)  # its memory was written through another tensor
+    finally:
+        tr.static -= 1
     for t in sharing:
         storage = t._storage
         if storage.array is None and storage not in seen:
@@ -346,6 +350,7 @@ def results(ready: Ready) -> list[Storage]:
                 break
         else:
             storage = _another(pool, spec)
+        storage.aliases = None
         found.append(storage)
     return found
 

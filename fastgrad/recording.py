@@ -31,7 +31,7 @@ CACHE_NODES = 100_000  # nodes of one thread's tree before it is dropped and gro
 STALE = (-1, -1)
 
 epochs = itertools.count()
-statistics = {"recorded": 0, "missed": 0, "planned": 0, "runs": 0, "foreign runs": 0}
+statistics = {"missed": 0, "planned": 0, "runs": 0, "foreign runs": 0}
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 

@@ -152,6 +152,8 @@ def _rule_reads(op: Any, node: Node, entries: Sequence[Node]) -> frozenset[str]:
 
 def is_spent(entries: Sequence[Node], roots: Sequence[int], released: set[int]) -> bool:
     """Whether every way from the roots to a source passes an entry whose saved values have been given up."""
+    if not released:
+        return False
     stack, seen = list(roots), set()
     while stack:
         slot = stack.pop()

@@ -112,6 +112,7 @@ class Tensor:
     @property
     def requires_grad(self) -> bool:
         """Whether gradients are computed for it."""
+        self._look()
         return self._meta.requires_grad
 
     @requires_grad.setter
@@ -121,8 +122,19 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """Whether it was made by the user rather than by an operation with a gradient."""
+        self._look()
         meta = self._meta
         return not meta.requires_grad or (type(meta) is Signature and self._origin is None)
+
+    def _look(self) -> None:
+        """A tensor whose memory was written through another one finds its place again: it may have got a history."""
+        tr = tape.local.trace
+        if self._followed == tr.epoch and self._at[0] != tr.epoch and not self._detached:
+            tr.static += 1
+            try:
+                tape.enter(tr, self)
+            finally:
+                tr.static -= 1
 
     @property
     def grad(self) -> Tensor | None:

@@ -204,13 +204,25 @@ def test_rows_are_declared_in_the_folder_of_operations() -> None:
 def test_an_elementwise_operation_is_named_nowhere_but_in_its_row() -> None:
     """Neither the planner nor the kernels nor reverse mode know an elementwise operation by name."""
     names = {op.name for op in BY_CODE if isinstance(op, Elementwise)} - {"truth"}
-    rooms = ("plan", "reverse.py", "execute.py", "recording.py", "kernels/loops.py", "kernels/elementwise.py", "kernels/sweep.py")
+    rooms = (
+        "plan",
+        "reverse.py",
+        "execute.py",
+        "recording.py",
+        "kernels/loops.py",
+        "kernels/elementwise.py",
+        "kernels/sweep.py",
+    )
     for path, tree in library_sources():
         relative = path.relative_to(ROOT).as_posix().removeprefix("fastgrad/")
         if not relative.startswith(rooms):
             continue
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("elementwise", "e"):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in ("elementwise", "e")
+            ):
                 assert node.attr not in names, f"{path}:{node.lineno} knows {node.attr}"
             if isinstance(node, ast.Compare):
                 texts = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant)]
@@ -272,7 +284,9 @@ def test_kernels_import_nothing_from_fastgrad_above_them() -> None:
 
 def test_the_plan_knows_no_tensors_and_the_tape_no_numpy() -> None:
     for path in (ROOT / "fastgrad" / "plan").glob("*.py"):
-        assert not any(m.split(".")[0] in ("tensor", "functions", "nn", "optim") for _, m in imports(ast.parse(path.read_text())))
+        assert not any(
+            m.split(".")[0] in ("tensor", "functions", "nn", "optim") for _, m in imports(ast.parse(path.read_text()))
+        )
     recording = ast.parse((ROOT / "fastgrad" / "recording.py").read_text())
     assert "numpy" not in {module.split(".")[0] for _, module in imports(recording)}
 
@@ -348,7 +362,9 @@ def test_two_threads_train_two_models_and_get_the_serial_answers() -> None:
     starts = [s.parameters() for s in setups]
     serial = [train(*job) for job in jobs]
     again = [Training(optimizer, rows=10 + seed, seed=seed) for seed, optimizer in jobs]
-    assert all(same_bits(a, b) for s, t in zip(starts, again, strict=True) for a, b in zip(s, t.parameters(), strict=True))
+    assert all(
+        same_bits(a, b) for s, t in zip(starts, again, strict=True) for a, b in zip(s, t.parameters(), strict=True)
+    )
     together: dict[int, Any] = {}
     gate = threading.Barrier(len(jobs))
 

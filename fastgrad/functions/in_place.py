@@ -46,7 +46,7 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         raise RuntimeError("in-place operations cannot be part of a composite")
     value_slot = tape.slots_of(tr, (value,))[0]
     value_node = value._meta if type(value._meta) is Node else tr.entries()[value_slot]
-    if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf and t._whole:
+    if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
         value_slot = _overwritten(tr, t, value_slot)  # what was overwritten gets a gradient of zeros
         value_node = tr.entries()[value_slot]
     storage = t._storage
@@ -112,7 +112,7 @@ def _overwritten(tr: Trace, t: Tensor, value_slot: int) -> int:
     old = _handle(tr, tape.slots_of(tr, (t,))[0])
     tr.static += 1
     try:
-        made = tape.apply(arrays.as_strided_scatter, (old, _handle(tr, value_slot)), (t._meta.shape, None, 0))
+        made = tape.apply(overwrite, (old, _handle(tr, value_slot)))
     finally:
         tr.static -= 1
     tr.live.pop()

@@ -583,7 +583,7 @@ index_add = ArrayOperation(
     "index_add",
     _upon_infer,
     _upon_lower("index_add"),
-    lambda g, y, a, b, c, dim: (g, None, take(g, b, attrs=dim)),
+    lambda g, y, a, b, c, dim: (g, None, index(g, b, attrs=dim)),
     fallible=True,
     in_place=True,
 )
@@ -591,7 +591,7 @@ index_put: ArrayOperation = ArrayOperation(  # positions given twice: the last o
     "index_put",
     _upon_infer,
     _upon_lower("index_put"),
-    lambda g, y, a, b, c, dim: (index_put(g, b, full_like(g, 0.0, c.shape), attrs=dim), None, take(g, b, attrs=dim)),
+    lambda g, y, a, b, c, dim: (index_put(g, b, full_like(g, 0.0, c.shape), attrs=dim), None, index(g, b, attrs=dim)),
     fallible=True,
     in_place=True,
 )

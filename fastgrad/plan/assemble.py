@@ -148,11 +148,15 @@ class Assembler:
             return self._view(node, arrays.as_strided, (node.attrs[0], node.attrs[1], node.attrs[2]))
         if op.kind == "convert":
             base = self.place_of(node.operands[0])
-            if base.number is not None:
+            if self._folds(base):
                 return Place(base.root, None, base.strides, node.dtype.code)
         if op.kind == "view":
             return self._view(node, op, node.attrs)
         raise AssertionError(f"{node.op} has no place yet")
+
+    def _folds(self, place: Place) -> bool:
+        """Whether a conversion is part of storing a Python number: the first one is, a second one would round it again."""
+        return place.number is not None and place.number == self.entries[place.root].dtype.code
 
     def _view(self, node: Any, op: Any, attrs: Any) -> Place:
         operand = self.section.canonical(node.operands[0])
@@ -405,7 +409,7 @@ class Assembler:
         if op.kind == "array":
             op.lower(self, slot, operands, node.attrs)
             return
-        if op.kind == "convert" and self.place_of(operands[0]).number is not None:
+        if op.kind == "convert" and self._folds(self.place_of(operands[0])):
             return
         if node.numel > BLOCK:
             self._loop([slot])
