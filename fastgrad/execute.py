@@ -234,27 +234,29 @@ def _flush(tr: Trace) -> None:
         tr.reset()
         return
     live = tr.live
-    everything = node.plans is not None and len(node.plans) >= VARIANTS
     counts = _counts(live)
+    sharing = [t for t, n in zip(live, counts, strict=True) if n > DEAD and t._storage is not None]
+    if sharing:  # tensors whose memory another tensor may have
+        _find_places(tr, sharing)
+        node = tr.real
+    everything = node.plans is not None and len(node.plans) >= VARIANTS
     holders: list[Any] = []  # tensors and storages, each with the slot it wants
     want: list[int] = []
     roots: list[int] = []  # slots from which a later backward may start, and their tensors
     rooted: list[Tensor] = []
-    sharing: list[Tensor] = []  # tensors whose memory another tensor may have
-    for t, references in zip(live, counts, strict=True):
+    for t, references in zip(live, counts, strict=False):
         if references > DEAD or everything:
-            storage = t._storage
-            if storage is None:
+            if t._storage is None:
                 want.append(t._at[1])
                 holders.append(t)
                 meta = t._meta
                 if meta.requires_grad:
                     roots.append(t._at[1])
                     rooted.append(t)
-            else:
+            elif references <= DEAD:
                 sharing.append(t)
     if sharing:
-        node = _sharing(tr, sharing, want, holders, roots, rooted)
+        _sharing(sharing, want, holders, roots, rooted)
     plans = node.plans
     if plans is None:
         plans = node.plans = {}
@@ -279,19 +281,23 @@ def _flush(tr: Trace) -> None:
             t._meta = t._meta.signature
 
 
-def _sharing(
-    tr: Trace, sharing: list[Tensor], want: list[int], holders: list[Any], roots: list[int], rooted: list[Tensor]
-) -> Any:
-    """What tensors that share memory want: each pending memory once; returns the node reached."""
-    seen: set[Storage] = set()
+def _find_places(tr: Trace, sharing: list[Tensor]) -> None:
+    """Tensors whose memory was written through another one enter the trace again."""
     tr.static += 1  # nothing is cut here
     try:
         for t in sharing:
             storage = t._storage
             if t._at[0] != tr.epoch and (storage.array is None or storage in tr.written):
-                tape.enter(tr, t)  # its memory was written through another tensor
+                tape.enter(tr, t)
     finally:
         tr.static -= 1
+
+
+def _sharing(
+    sharing: list[Tensor], want: list[int], holders: list[Any], roots: list[int], rooted: list[Tensor]
+) -> None:
+    """What tensors that share memory want: each pending memory once."""
+    seen: set[Storage] = set()
     for t in sharing:
         storage = t._storage
         if storage.array is None and storage not in seen:
@@ -302,7 +308,6 @@ def _sharing(
         if meta.requires_grad and type(meta) is not Signature:
             roots.append(meta.slot)
             rooted.append(t)
-    return tr.real
 
 
 def prepare(tr: Trace, want: list[int], roots: list[int], tier: int, writes: dict[int, int] | None = None) -> Ready:

@@ -670,6 +670,20 @@ def test_an_error_found_later_names_the_line_it_was_recorded_at() -> None:
     assert f"{Path(__file__).name}:{line}" in str(caught.value)
 
 
+def test_an_error_found_later_names_its_own_line_even_if_another_line_has_recorded_the_same() -> None:
+    x, lines = torch.ones(3), []
+    for place in (1, 8):  # the first is fine and leaves its path in the trace cache
+        i = torch.tensor([0, place])
+        if place == 1:
+            x[i].tolist()
+            continue
+        lost = x[i]
+        lines.append(sys._getframe().f_lineno - 1)
+        with pytest.raises(IndexError, match="8") as caught:
+            lost.tolist()
+    assert f"{Path(__file__).name}:{lines[0]}" in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------------ 7. peers are peers
 
 

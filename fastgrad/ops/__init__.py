@@ -1,5 +1,4 @@
 """The operation table: every operation is declared here once.
 
-`symbol` reads rules as text, `table` holds the rows' classes, `elementwise` and `arrays` the rows themselves, none
-what is written with them.
+`symbol` reads rules as text, `table` holds the rows' classes, `elementwise` and `arrays` the rows themselves.
 """
