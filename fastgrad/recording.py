@@ -166,7 +166,7 @@ class Trace:
     """What one thread is recording."""
 
     __slots__ = (
-        "addresses", "arena", "capture", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks", "inference", "known", "leaves",
+        "addresses", "arena", "capture", "constants", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks", "inference", "known", "leaves",
         "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
 
@@ -180,6 +180,7 @@ class Trace:
         self.nodes = 0
         self.strangers = 0  # new programs in a row without one that came back
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
+        self.constants: dict[Any, Node] = {}  # constants, and numbers' conversions, that a new stretch may use again
         self.path: list[Node] = []  # entries by slot, completed when somebody asks
         self.released: set[int] = set()  # entries whose saved values a backward has given up
         self.hooks: dict[int, Any] = {}  # slot -> (pending tensors that carry hooks or want their gradient kept)
@@ -206,6 +207,8 @@ class Trace:
         self.written: dict[Storage, int] = {}  # storages that a write of this trace changes -> first slot
         if self.path:
             self.path = []
+        if self.constants:
+            self.constants = {}
         if self.released or self.hooks or self.functions:
             self.released, self.hooks, self.functions = set(), {}, {}
 
@@ -471,7 +474,17 @@ def scalar(value: Any, source: Any = None) -> Tensor:
 def constant(value: Any) -> Tensor:
     """A Python number as a part of the program."""
     tr = local.trace
-    return _number(tr, CONSTANT, value, (CONSTANT.code, type(value), repr(value)), None)
+    key = (CONSTANT.code, type(value), repr(value))
+    known = tr.constants.get(key)
+    if known is None:
+        made = _number(tr, CONSTANT, value, key, None)
+        tr.constants[key] = made._meta
+        return made
+    t = _new(TENSOR)
+    t._at = (tr.epoch, known.slot)
+    t._meta = known
+    t._number = (CONSTANT, value, key, None)
+    return t
 
 
 def _number(tr: Trace, op: Any, value: Any, key: Hashable, source: Any) -> Tensor:

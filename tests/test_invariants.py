@@ -671,17 +671,14 @@ def test_an_error_found_later_names_the_line_it_was_recorded_at() -> None:
 
 
 def test_an_error_found_later_names_its_own_line_even_if_another_line_has_recorded_the_same() -> None:
-    x, lines = torch.ones(3), []
-    for place in (1, 8):  # the first is fine and leaves its path in the trace cache
-        i = torch.tensor([0, place])
-        if place == 1:
-            x[i].tolist()
-            continue
-        lost = x[i]
-        lines.append(sys._getframe().f_lineno - 1)
-        with pytest.raises(IndexError, match="8") as caught:
-            lost.tolist()
-    assert f"{Path(__file__).name}:{lines[0]}" in str(caught.value)
+    x, fine, wrong = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1]), torch.tensor([0, 8])
+    for _ in range(3):
+        x[fine].tolist()
+    lost = x[wrong]
+    line = sys._getframe().f_lineno - 1
+    with pytest.raises(IndexError, match="8") as caught:
+        lost.tolist()
+    assert f"{Path(__file__).name}:{line}" in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------ 7. peers are peers

@@ -195,8 +195,12 @@ def convert(
     new_slots, new_metas = [], []
     for slot, meta, dtype in zip(slots, metas, wanted, strict=True):
         if meta.dtype is not dtype or meta.weak:
-            meta = CONVERT.record(tr, (CONVERT.code, slot, dtype), (slot,), [meta], dtype)
-            slot = meta.slot
+            known = tr.constants.get((slot, dtype)) if meta.weak else None
+            if known is None:
+                known = CONVERT.record(tr, (CONVERT.code, slot, dtype), (slot,), [meta], dtype)
+                if meta.weak:
+                    tr.constants[slot, dtype] = known
+            meta, slot = known, known.slot
         new_slots.append(slot)
         new_metas.append(meta)
     return tuple(new_slots), new_metas
@@ -287,7 +291,10 @@ _READS: dict[Any, frozenset[str]] = {}
 
 def reads(op: Operation, metas: Sequence[Any], y: Any, attrs: Any) -> frozenset[str]:
     """Which of the values `a, b, c, d, y` the gradient rule reads, for operands that require gradients."""
-    key = (op, tuple([(m.shape, m.dtype, m.requires_grad) for m in metas]), attrs)
+    if op.kind == "elementwise":  # what its rule reads does not depend on shapes
+        key: Any = (op, *[m.requires_grad for m in metas])
+    else:
+        key = (op, tuple([(m.shape, m.dtype, m.requires_grad) for m in metas]), attrs)
     found = _READS.get(key)
     if found is None:
         from .. import reverse
