@@ -21,6 +21,7 @@ from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
+from .names import Names
 from .specialize import HELD, specialize
 from .tensor import Tensor
 
@@ -49,6 +50,7 @@ class Capture:
         self.guards: list[tuple[Tensor, bool]] = []
         self.gradients: dict[int, Tensor] = {}  # leaves whose gradient the call has replaced
         self.expected: list[tuple[Tensor, bool]] = []  # leaves, and whether they had a gradient before the call
+        self.switches: list[tuple[dict[str, Any], str, bool]] = []  # an optimizer's options whose truth decides what is recorded
         self.given: dict[int, tuple[Tensor, Tensor]] = {}  # a gradient's identity -> the gradient and its leaf
 
     def _owner(self, t: Tensor, storage: Storage) -> tuple[Any, ...]:
@@ -134,8 +136,13 @@ class _Traced:
 class Replay:
     """One recorded call, ready to be executed again."""
 
-    def __init__(self, tr: Trace, capture: Capture, outputs: Any) -> None:
+    def __init__(self, tr: Trace, capture: Capture, arguments: list[Any], outputs: Any) -> None:
         self.capture = capture
+        self.arguments = arguments
+        self.metas: list[Any] = []  # of the known tensors, as they were
+        self.known_storages: set[Storage] = set()
+        self.overlaps: list[int] = []  # arguments that lie in known tensors' memory
+        self.returned: dict[int, Any] = {}  # results met so far, by identity
         self.sources = sorted(capture.sources.items())
         self.numbers = list(tr.scalars)
         self.guards = [outcome for _, outcome in capture.guards]
@@ -188,13 +195,18 @@ class Replay:
             where = self.capture.by_tensor.get(id(value))
             if where is not None:
                 return Found(*where)
+            if value._number is not None and type(value._number[3]) is tuple and value._number[3][0] == "argument":
+                return Found(*value._number[3])
+            if id(value) in self.returned:
+                return self.returned[id(value)]
             storage = value._storage
             owner = self.capture.by_storage.get(storage) if storage is not None else None
             of_argument = owner is not None and owner[0] == "argument"  # a view of it: other memory in every call
             if storage is not None and storage.array is not None and not _is_new(value, tr) and not of_argument:
                 return Found("tensor", value)
             self._want(tr, value, want, roots)
-            return Made(len(want) - 1)
+            made = self.returned[id(value)] = Made(len(want) - 1)
+            return made
         if isinstance(value, dict):
             return {k: self._template(tr, v, want, roots) for k, v in value.items()}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -233,7 +245,16 @@ class Replay:
         for leaf, had in self.capture.expected:
             if (leaf._grad is not None) != had:
                 return False
-        return all([arguments[k]._offset == offset for k, offset in self.fixed])
+        for k, offset in self.fixed:
+            if arguments[k]._offset != offset:
+                return False
+        if not all(map(is_, map(_META, self.known), self.metas)):
+            return False
+        for options, key, truth in self.capture.switches:
+            if bool(options[key]) is not truth:
+                return False
+        known = self.known_storages
+        return [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage in known] == self.overlaps
 
     def first(self, tr: Trace) -> None:
         """Execute what was just recorded, into the tensors that the function made."""
@@ -259,6 +280,10 @@ class Replay:
             if meta.requires_grad:
                 t._origin = (graph, slot)
         self.holders = []
+        self.metas = [t._meta if type(t._meta) is Signature else t._meta.signature for t in self.known]
+        self.known_storages = {t._storage for t in self.known}
+        self.overlaps = [k for k, t in enumerate(self.arguments) if isinstance(t, Tensor) and t._storage in self.known_storages]
+        self.arguments = []
         tr.reset()
 
     def run(self, tr: Trace, arguments: list[Any]) -> Any:
@@ -341,7 +366,7 @@ class Replay:
         made = []
         for j, (meta, slot) in enumerate(self.results):
             for t in hands[j]:
-                if getrefcount(t) <= HELD[0] + (j >= self.n_outputs) and _unused(t._storage):
+                if getrefcount(t) <= HELD[0] + self._is_gradient(j, t) and _unused(t._storage):
                     break
             else:
                 t = _new(Tensor)
@@ -358,6 +383,10 @@ class Replay:
                 self.program.bind_output(j, address)
             made.append(t)
         return made
+
+    def _is_gradient(self, j: int, t: Tensor) -> bool:
+        """Whether a leaf holds a result as its gradient, which the call is about to replace."""
+        return j >= self.n_outputs and self.leaves_with[j - self.n_outputs]._grad is t
 
     def _read_numbers(self, arguments: list[Any]) -> None:
         numbers, before = self.numbers, list(self.numbers)
@@ -408,6 +437,7 @@ class Escape(CompileError):
 
 _MISS = object()
 _STORAGE = attrgetter("_storage")
+_META = attrgetter("_meta")
 
 
 def _unused(storage: Storage) -> bool:
@@ -467,46 +497,6 @@ def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
     return value
 
 
-class Names:
-    """The closure cells and globals a function reads: rebinding one of them is noticed."""
-
-    def __init__(self, function: Any) -> None:
-        function = getattr(function, "__func__", function)
-        code = getattr(function, "__code__", None)
-        self.cells = list(getattr(function, "__closure__", None) or ())
-        self.scope = getattr(function, "__globals__", {})
-        names: set[str] = set()
-        stack = [code] if code is not None else []
-        while stack:
-            c = stack.pop()
-            names.update(c.co_names)
-            stack += [x for x in c.co_consts if isinstance(x, types.CodeType)]
-        self._names = [n for n in names if n in self.scope and not isinstance(self.scope[n], types.ModuleType)]
-
-    def globals(self) -> list[tuple[str, Any]]:
-        """The globals, and what they are bound to now."""
-        return [(n, self.scope.get(n)) for n in self._names]
-
-    def values(self) -> list[Any]:
-        """What they are bound to now."""
-        try:
-            return [*map(self.scope.get, self._names), *map(_CONTENTS, self.cells)]
-        except ValueError:  # a cell without a value
-            return [object()]
-
-    def unchanged(self, bound: list[Any]) -> bool:
-        """Whether they are bound to what they were bound to."""
-        try:
-            return all(map(is_, map(self.scope.get, self._names), bound)) and all(
-                map(is_, map(_CONTENTS, self.cells), bound[len(self._names) :])
-            )
-        except ValueError:
-            return False
-
-
-_CONTENTS = attrgetter("cell_contents")
-
-
 class Compiled:
     """A compiled function: call it as the original. `replays` counts what it holds."""
 
@@ -519,9 +509,7 @@ class Compiled:
         self._name = getattr(function, "__qualname__", type(function).__name__)
         self._replays: dict[Any, list[Replay]] = {}
         self._steps: list[Any] = []
-        forward = function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function)
-        self._names = Names(getattr(forward, "forward", forward))
-        self._bound: list[Any] = []
+        self._names = Names(getattr(function, "forward", function))
         self._structure = -1
         self._kept: dict[Any, int] = {}
 
@@ -549,15 +537,18 @@ class Compiled:
             return self._function(*args, **kwargs)
         if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
-        if self._version[0] != self._structure or not self._names.unchanged(self._bound):
+        if self._version[0] != self._structure or not self._names.unchanged():
             self._replays.clear()
             self._steps.clear()
             self._kept.clear()
-            self._bound, self._structure = self._names.values(), self._version[0]
+            self._names.take()
+            self._structure = self._version[0]
         flat: list[Any] = []
         key = (tr.grad_enabled, *[_flatten(x, flat) for x in args])
         if kwargs:
             key = (*key, _flatten(kwargs, flat))
+        if len(flat) > 1:
+            key = (*key, _sharing(flat))
         replays = self._replays.get(key)
         if replays is not None:
             for replay in replays:
@@ -586,7 +577,7 @@ class Compiled:
         try:
             outputs = self._function(*call_args, **call_kwargs)
             del call_args, call_kwargs, given, iterator
-            replay = Replay(tr, capture, outputs)
+            replay = Replay(tr, capture, flat, outputs)
         except Escape:
             # The call has made what later calls will find (an optimizer's state, say). Its results stand, and the next call is
             # recorded again; a function that always keeps something is refused.
@@ -601,12 +592,26 @@ class Compiled:
             flush(tr)
             raise
         tr.capture = None
-        replay.first(tr)
+        try:
+            replay.first(tr)
+        except BaseException:  # nothing has landed: the call has had no effect
+            for leaf in replay.leaves_with:
+                leaf._grad = None
+            execute.abandon(tr)
+            raise
         replays = self._replays.setdefault(key, [])
         replays.insert(0, replay)
         del replays[VARIANTS:]
         self._kept.pop(key, None)
         return outputs
+
+
+def _sharing(flat: list[Any]) -> tuple[int, ...] | None:
+    """Which arguments lie in the memory of an earlier one; None if all have their own."""
+    storages = [t._storage for t in flat if isinstance(t, Tensor)]
+    if len(set(storages)) == len(storages):
+        return None
+    return tuple([storages.index(s) for s in storages])
 
 
 def _flatten(value: Any, flat: list[Any]) -> Any:

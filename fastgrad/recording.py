@@ -382,6 +382,8 @@ def apply(op: Operation, operands: Sequence[Tensor], attrs: Any = None) -> Tenso
     tr = local.trace
     slots = slots_of(tr, operands)
     key = (op.code, *slots) if attrs is None else (op.code, *slots, attrs)
+    if op.fallible:
+        key = (*key, user_line())  # an error found later names this line
     node = tr.node.next.get(key)
     if node is not None:
         tr.node = node
@@ -394,6 +396,8 @@ def apply_slow(tr: Trace, op: Operation, operands: Sequence[Tensor], attrs: Any)
     room(tr)
     slots = slots_of(tr, operands)
     key = (op.code, *slots) if attrs is None else (op.code, *slots, attrs)
+    if op.fallible:
+        key = (*key, user_line())
     node = found(tr.real, key)
     if node is None:
         start = tr.real

@@ -8,6 +8,7 @@ would cost more than the sweep. The function returns `miss` whenever anything is
 from __future__ import annotations
 
 from sys import getrefcount
+from types import CellType
 from typing import TYPE_CHECKING, Any
 
 from . import execute
@@ -17,7 +18,8 @@ from .recording import Signature
 from .tensor import handle
 
 if TYPE_CHECKING:
-    from .compiled import Names, Replay
+    from .compiled import Replay
+    from .names import Names
 
 
 class _Writer:
@@ -41,7 +43,7 @@ def specialize(
     replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
 ) -> Any:
     """The function `(trace, *arguments)` for a replay, or None if it is not of the simple kind."""
-    simple = not (replay.guards or replay.roots or replay.from_gradients or replay.fixed or replay.program.kept_bytes)
+    simple = not (replay.overlaps or len(arguments) > 6 or replay.guards or replay.roots or replay.from_gradients or replay.fixed or replay.program.kept_bytes)
     if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
         return None
     if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
@@ -88,10 +90,23 @@ def _check(
             tests.append(f"type(a{k}) is not float")
         else:
             tests += [f"not isinstance(a{k}, Tensor)", f"a{k}._meta is not {writer.name(a._meta)}", f"not a{k}._whole"]
-    for name, value in names.globals():
-        tests.append(f"{writer.name(names.scope)}.get({name!r}) is not {writer.name(value)}")
-    for cell in names.cells:
-        tests.append(f"{writer.name(cell)}.cell_contents is not {writer.name(cell.cell_contents)}")
+    for container, key, value in names.bindings:
+        held, bound = writer.name(container), writer.name(value)
+        if isinstance(container, CellType):
+            tests.append(f"{held}.cell_contents is not {bound}")
+        elif isinstance(container, dict):
+            tests.append(f"{held}.get({writer.name(key)}) is not {bound}")
+        else:
+            tests.append(f"not (-len({held}) <= {key} < len({held}) and {held}[{key}] is {bound})")
+    tensors = [k for k, a in enumerate(arguments) if type(a) is not float]
+    for k in tensors:
+        if replay.written:
+            tests.append(f"a{k}._storage in {writer.name(replay.known_storages)}")
+    tests += [f"a{i}._storage is a{k}._storage" for i in tensors for k in tensors if i < k]
+    for options, key, truth in replay.capture.switches:
+        tests.append(f"bool({writer.name(options)}[{key!r}]) is not {truth}")
+    for t, meta in zip(replay.known, replay.metas, strict=True):
+        tests.append(f"{writer.name(t)}._meta is not {writer.name(meta)}")
     for leaf, had in replay.capture.expected:
         tests.append(f"{writer.name(leaf)}._grad is {'None' if had else 'not None'}")
     for t, storage in zip(replay.known, replay.storages, strict=True):
@@ -138,8 +153,10 @@ def _outputs(writer: _Writer, replay: Replay) -> list[str]:
     """Choose the tensors that are handed back: those of former calls that nobody else holds."""
     made = []
     for j, hands in enumerate(replay.hands):
-        held = HELD[0] + (j >= replay.n_outputs)  # a gradient is held by its leaf, too
         t = f"t{j}"
+        held = str(HELD[0])
+        if j >= replay.n_outputs:  # a gradient is held by its leaf, too
+            held += f" + ({writer.name(replay.leaves_with[j - replay.n_outputs])}._grad is {t})"
         pool, places = writer.name(hands), writer.name(replay.places)
         writer.line(f"for {t} in {pool}:")
         writer.line(f"    storage = {t}._storage")

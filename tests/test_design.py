@@ -174,6 +174,29 @@ def test_2_the_gradient_is_that_of_the_value_that_was_used(write: str, observes:
     assert_equal(w, changed)
 
 
+@pytest.mark.parametrize("write", WRITES)
+def test_2_a_write_that_is_pending_does_not_change_the_gradient_of_what_has_run(write: str) -> None:
+    w = leaf()
+    cubes = w * w * w
+    cubes.tolist()
+    with torch.no_grad():
+        WRITES[write](w)
+    (cubes * 2).sum().backward()
+    assert_close(w.grad, 6 * VALUES**2)
+    assert not np.array_equal(w.detach().numpy(), VALUES)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_2_a_write_that_is_pending_does_not_change_the_gradient_of_the_loss_that_was_observed(write: str) -> None:
+    w = leaf()
+    loss = (w * w * w).sum()
+    loss.item()
+    with torch.no_grad():
+        WRITES[write](w)
+    loss.backward()
+    assert_close(w.grad, 3 * VALUES**2)
+
+
 def test_2_several_losses_each_remember_the_value_they_used() -> None:
     w, losses = leaf(2.0), []
     for _ in range(4):

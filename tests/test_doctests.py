@@ -1,6 +1,6 @@
 """The examples in the docstrings of public modules run and print what they say.
 
-An example is written as a user of the library would write it after `import fastgrad`; nothing else is in its scope.
+An example finds `fastgrad` and the names of its own module, nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def examples() -> list[doctest.DocTest]:
     found = []
     for name in public_modules():
         module = importlib.import_module(name)
-        tests = finder.find(module, name, globs={}, extraglobs={})
+        tests = finder.find(module, name)
         found += [t for t in tests if t.examples]
     return found
 
@@ -36,7 +36,7 @@ EXAMPLES = examples()
 @pytest.mark.parametrize("example", EXAMPLES, ids=[e.name for e in EXAMPLES])
 def test_an_example_prints_what_it_says(example: doctest.DocTest, doctest_namespace: dict[str, Any]) -> None:
     output: list[str] = []
-    example.globs = {"fastgrad": doctest_namespace["fastgrad"], "__name__": example.name}
+    example.globs.update(doctest_namespace)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     result = runner.run(example, out=output.append, clear_globs=False)
     assert result.failed == 0, "".join(output)
@@ -44,4 +44,8 @@ def test_an_example_prints_what_it_says(example: doctest.DocTest, doctest_namesp
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) > 15
-    assert {e.name for e in EXAMPLES} >= {"fastgrad.tensor.Tensor", "fastgrad.compiled.compile", "fastgrad.control.eager"}
+    assert {e.name for e in EXAMPLES} >= {
+        "fastgrad.tensor.Tensor",
+        "fastgrad.compiled.compile",
+        "fastgrad.control.eager",
+    }

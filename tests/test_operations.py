@@ -39,7 +39,15 @@ DOMAINS: dict[str, tuple[tuple[float, float], ...]] = {
     "maximum": ((-2.0, 0.4), (0.5, 2.0)), "minimum": ((-2.0, 0.4), (0.5, 2.0)),
     "clamp_min": ((-2.0, 0.4), (0.5, 2.0)), "clamp_max": ((-2.0, 0.4), (0.5, 2.0)),
 }  # fmt: skip
-JUMPS = {"remainder", "floor_divide", "floor", "ceil", "trunc", "round", "sign"}  # the reading must be in the operands' own type
+JUMPS = {
+    "remainder",
+    "floor_divide",
+    "floor",
+    "ceil",
+    "trunc",
+    "round",
+    "sign",
+}  # the reading must be in the operands' own type
 
 
 def arity(op: Elementwise) -> int:
@@ -57,7 +65,12 @@ def operands(op: Elementwise, n: Any, dtype: Any, swapped: bool = False) -> list
     found = []
     for i in range(arity(op)):
         low, high = DOMAINS.get(op.name, DEFAULT)[i] if dtype in FLOATS else (0, 9)
-        if swapped and op.name in DOMAINS and arity(op) == 2 and op.name not in ("pow", "div", "remainder", "floor_divide"):
+        if (
+            swapped
+            and op.name in DOMAINS
+            and arity(op) == 2
+            and op.name not in ("pow", "div", "remainder", "floor_divide")
+        ):
             low, high = DOMAINS[op.name][1 - i]
         if dtype is bool:
             values = random.integers(0, 2, shape)
@@ -93,10 +106,13 @@ def reading(op: Elementwise, arrays: list[np.ndarray]) -> np.ndarray:
         arrays = [a if a.dtype in FLOATS else a.astype(np.float32) for a in arrays]
     if "count" in kinds(op):
         arrays = [a.astype(np.int64) if a.dtype == bool else a for a in arrays]
+    if "test" in kinds(op):
+        arrays = [a.astype(np.uint8) if a.dtype == bool else a for a in arrays]
     if "scaled" in kinds(op):
         arrays = [*arrays[:2], arrays[0].dtype.type(factor(arrays[0]))]
+    shape = np.broadcast_shapes(*[np.shape(a) for a in arrays])
     with np.errstate(all="ignore"):
-        return np.asarray(op.rule(*arrays))
+        return np.broadcast_to(op.rule(*arrays), shape)
 
 
 def tensors(given: list[np.ndarray], requires_grad: bool = False) -> list[torch.Tensor]:
@@ -166,7 +182,9 @@ def test_special_values_are_those_of_the_rule_read_with_numpy(op: Elementwise) -
     for dtype in FLOATS:
         typed = [a if a.dtype == bool else a.astype(dtype) for a in given]
         found = applied(op, tensors(typed)).numpy()
-        np.testing.assert_allclose(found, reading(op, typed).astype(found.dtype), rtol=6 * np.finfo(dtype).eps, equal_nan=True)
+        np.testing.assert_allclose(
+            found, reading(op, typed).astype(found.dtype), rtol=6 * np.finfo(dtype).eps, equal_nan=True
+        )
 
 
 @each_row
@@ -258,7 +276,9 @@ def test_gradients_are_finite_differences_of_the_numpy_reading(op: Elementwise) 
         weights = np.random.default_rng(1).normal(size=50)
         y.backward(torch.tensor(weights))
         for i in wanted:
-            np.testing.assert_allclose(leaves[i].grad.numpy(), weights * differences(op, given, i), rtol=1e-7, atol=1e-8)
+            np.testing.assert_allclose(
+                leaves[i].grad.numpy(), weights * differences(op, given, i), rtol=1e-7, atol=1e-8
+            )
 
 
 @each_gradient
@@ -283,7 +303,9 @@ def test_gradients_of_broadcast_operands_are_summed(op: Elementwise) -> None:
             while summed.ndim > len(leaf.shape):
                 summed = summed.sum(0)
             axes = tuple([k for k, n in enumerate(leaf.shape) if n == 1])
-            np.testing.assert_allclose(leaf.grad.numpy(), summed.sum(axes, keepdims=True) if axes else summed, rtol=1e-13, atol=1e-14)
+            np.testing.assert_allclose(
+                leaf.grad.numpy(), summed.sum(axes, keepdims=True) if axes else summed, rtol=1e-13, atol=1e-14
+            )
 
 
 @each_gradient
@@ -373,7 +395,9 @@ def index(*values: Any) -> torch.Tensor:
     return torch.tensor(list(values))
 
 
-Call = tuple[Callable[..., Any], Callable[..., Any], list[torch.Tensor]]  # the call, NumPy's reading, differentiable operands
+Call = tuple[
+    Callable[..., Any], Callable[..., Any], list[torch.Tensor]
+]  # the call, NumPy's reading, differentiable operands
 
 
 def put(a: np.ndarray, place: Any, values: Any, add: bool = False) -> np.ndarray:
@@ -499,7 +523,9 @@ def test_array_operations_give_numpys_values(name: str, number: int) -> None:
     function, numpy, given = CALLS[name][number]
     given = given or inputs(function)
     found = function(*given)
-    np.testing.assert_allclose(found.detach().numpy(), numpy(*[t.detach().numpy() for t in given]), rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(
+        found.detach().numpy(), numpy(*[t.detach().numpy() for t in given]), rtol=1e-13, atol=1e-14
+    )
 
 
 @each_call
@@ -529,7 +555,9 @@ def test_array_operations_give_the_same_bits_in_both_tiers(name: str, number: in
         z = torch.sin(y.to(torch.float64)) * 2
         if z.requires_grad:
             z.sum().backward()
-        outcomes.append([y.detach().numpy(), z.detach().numpy(), *[t.grad.numpy() for t in leaves if t.grad is not None]])
+        outcomes.append(
+            [y.detach().numpy(), z.detach().numpy(), *[t.grad.numpy() for t in leaves if t.grad is not None]]
+        )
     assert all(same_bits(p, q) for p, q in zip(*outcomes, strict=True))
 
 
@@ -557,7 +585,9 @@ def test_conversion_gives_numpys_values(source: Any, target: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.__name__)
-@pytest.mark.parametrize("name", ["sum", "prod", "amax", "amin", "argmax", "argmin", "mean", "var", "logsumexp", "cumsum"])
+@pytest.mark.parametrize(
+    "name", ["sum", "prod", "amax", "amin", "argmax", "argmin", "mean", "var", "logsumexp", "cumsum"]
+)
 def test_reductions_of_every_size_give_the_same_bits_in_both_tiers(name: str, dtype: Any) -> None:
     random = np.random.default_rng(0)
     for n in SIZES[1:]:

@@ -55,6 +55,8 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         t._writes += 1
         return t
     storage = storage_of(t)
+    if storage.savers:
+        tape.protect({storage: 0})  # a graph that reads the old value gets a copy of it
     if storage.array is None and storage.at[0] != tr.epoch:
         tape.materialize(t)
         return assign(t, value)

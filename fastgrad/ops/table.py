@@ -27,6 +27,7 @@ class Operation:
     """One row."""
 
     kind = "array"
+    fallible = False  # whether its kernel may find an error
 
     def __init__(self, name: str, gradient: Callable[..., Any] | None, label: Label) -> None:
         if name in OPERATIONS:
@@ -265,7 +266,8 @@ class ArrayOperation(Operation):
             common = dtypes.result_type([(m.dtype, not m.shape, m.weak) for m in metas])
             slots, metas = convert(tr, slots, metas, [common] * len(metas))
         shape, dtype = self.infer(metas, attrs)
-        key = (self.code, *slots) if attrs is None else (self.code, *slots, attrs)
+        if slots != key[1 : 1 + len(slots)]:
+            key = (self.code, *slots) if attrs is None else (self.code, *slots, attrs)
         return tape.extend(tr, key, self, slots, attrs, shape, dtype, self.differentiable(tr, metas, dtype))
 
 

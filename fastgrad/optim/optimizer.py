@@ -156,6 +156,9 @@ def zeros_for(p: Tensor) -> Tensor:
     return wrap(np.zeros(tuple(p.shape), p.dtype.numpy))
 
 
+_SWITCHES = ("weight_decay", "momentum", "nesterov", "maximize", "amsgrad", "decoupled_weight_decay")
+
+
 class Rule:
     """An update rule, recorded once and found again by one edge of the trace cache.
 
@@ -173,6 +176,8 @@ class Rule:
     ) -> None:  # fmt: skip
         """Record the update, and land its results in the memory of the old tensors."""
         tr = tape.local.trace
+        if tr.capture is not None:
+            tr.capture.switches += [(options, k, bool(options[k])) for k in _SWITCHES if k in options]
         targets = old[0] if not any(old[1:]) else [t for part in old for t in part]
         values = [options[n] if type(n) is str else tape._option(options, n) for n in numbers]
         plain = tr.capture is None
@@ -182,7 +187,7 @@ class Rule:
         if plain:
             for t in targets:
                 storage = t._storage
-                if storage is None or storage.aliases is not None or storage.shared or storage.array is None:
+                if storage is None or storage.aliases is not None or storage.shared or storage.array is None or storage.savers:
                     plain = plain and _alone(t)
         if plain:
             key = (self._identity, flags, tape.slots_of(tr, targets + gradients))
@@ -240,7 +245,7 @@ def _alone(t: Tensor) -> bool:
         if storage.aliases is not None:
             storage.aliases.append(weakref.ref(t))
             return False
-    return not (storage.shared and tape.exported(storage))
+    return not storage.savers and not (storage.shared and tape.exported(storage))
 
 
 def land(tr: Any, targets: Sequence[Tensor], landed: Sequence[tuple[int, int]]) -> None:

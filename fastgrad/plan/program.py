@@ -187,7 +187,7 @@ class Program:
         record, position, size = (int(x) for x in self.error_cell)
         self.error_cell[:] = 0
         node = self.lines[record - 1]
-        where = f" (first recorded at {node.line[0]}:{node.line[1]})" if node.line else ""
+        where = f" (recorded at {node.line[0]}:{node.line[1]})" if node.line else ""
         raise IndexError(
             f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}{where}"
         )
