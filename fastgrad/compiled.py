@@ -21,6 +21,7 @@ from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
+from .functions.views import place
 from .names import Names
 from .specialize import HELD, specialize
 from .tensor import Tensor
@@ -44,6 +45,9 @@ class Capture:
             if isinstance(t, Tensor):
                 self.by_tensor[id(t)] = ("argument", k)
                 self.by_storage.setdefault(t._storage, ("argument", k, t._offset))
+        # tensors the function may know that lie in an argument's memory
+        others = [r() for storage in self.by_storage for r in storage.aliases or ()]
+        self.elsewhere = {id(t): t for t in others if t is not None and id(t) not in self.by_tensor}
         self.places: list[tuple[Any, ...]] = []  # for each address: where its tensor is found, and the bytes beyond it
         self.fixed: set[Storage] = set()  # memory in which a view's offset has become part of the program
         self.sources: dict[int, Any] = {}  # number -> where it is read again
@@ -54,6 +58,8 @@ class Capture:
         self.given: dict[int, tuple[Tensor, Tensor]] = {}  # a gradient's identity -> the gradient and its leaf
 
     def _owner(self, t: Tensor, storage: Storage) -> tuple[Any, ...]:
+        if id(t) in self.elsewhere:
+            return ("tensor", t, t._offset)
         found = self.by_storage.get(storage)
         if found is None:
             given = self.given.get(id(t))
@@ -202,6 +208,9 @@ class Replay:
             storage = value._storage
             owner = self.capture.by_storage.get(storage) if storage is not None else None
             of_argument = owner is not None and owner[0] == "argument"  # a view of it: other memory in every call
+            view = of_argument and not value._meta.requires_grad and storage not in tr.written and storage.array is not None
+            if view and not _is_new(value, tr):
+                return Seen(owner[1], value, value._offset - owner[2])
             if storage is not None and storage.array is not None and not _is_new(value, tr) and not of_argument:
                 return Found("tensor", value)
             self._want(tr, value, want, roots)
@@ -482,10 +491,31 @@ class Found:
         self.owner = owner
 
 
+class Seen:
+    """A view of an argument: where it lies in the argument's memory."""
+
+    __slots__ = ("argument", "meta", "offset", "strides", "whole")
+
+    def __init__(self, argument: int, t: Tensor, offset: int) -> None:
+        self.argument = argument
+        self.meta = t._meta
+        self.offset = offset
+        self.strides = t._strides
+        self.whole = t._whole
+
+    def of(self, argument: Tensor) -> Tensor:
+        """The view of this call's argument."""
+        t = _new(Tensor)
+        t._at, t._meta, t._base = tape.STALE, self.meta, argument
+        return place(t, argument, self.strides, self.offset, self.whole)
+
+
 def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
     kind = type(value)
     if kind is Made:
         return made[value.number]
+    if kind is Seen:
+        return value.of(arguments[value.argument])
     if kind is Found:
         return arguments[value.owner] if value.kind == "argument" else value.owner
     if isinstance(value, dict):
@@ -531,6 +561,8 @@ class Compiled:
                     if len(args) != step.__code__.co_argcount - 1:
                         continue
                     raise
+                except ValueError:  # a closure cell that has lost its value
+                    break
                 if result is not _MISS:
                     return result
         if tr.capture is not None or tr.eager:
@@ -557,6 +589,9 @@ class Compiled:
                     if result is not _MISS:
                         self._specialize(tr, replay, args, kwargs)
                         return result
+        bound = {v._storage for _, _, v in self._names.bindings if isinstance(v, Tensor)}
+        if any([isinstance(t, Tensor) and t._storage in bound for t in flat]):
+            return self._function(*args, **kwargs)  # an argument that the function knows by name, too: it runs as it is
         return self._record(tr, key, args, kwargs, flat)
 
     def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
@@ -571,6 +606,7 @@ class Compiled:
 
     def _record(self, tr: Trace, key: Any, args: Any, kwargs: Any, flat: list[Any]) -> Any:
         capture = tr.capture = Capture(flat, self._name)
+        tr.begin_apart()
         given = [tape.scalar(x, ("argument", i)) if type(x) is float else x for i, x in enumerate(flat)]
         iterator = iter(given)
         call_args, call_kwargs = _unflatten(args, iterator), _unflatten(kwargs, iterator)
@@ -592,6 +628,7 @@ class Compiled:
             flush(tr)
             raise
         tr.capture = None
+        made = replay.holders[: replay.n_outputs]
         try:
             replay.first(tr)
         except BaseException:  # nothing has landed: the call has had no effect
@@ -603,7 +640,7 @@ class Compiled:
         replays.insert(0, replay)
         del replays[VARIANTS:]
         self._kept.pop(key, None)
-        return outputs
+        return _rebuild(replay.template, made, flat)
 
 
 def _sharing(flat: list[Any]) -> tuple[int, ...] | None:
@@ -611,7 +648,8 @@ def _sharing(flat: list[Any]) -> tuple[int, ...] | None:
     storages = [t._storage for t in flat if isinstance(t, Tensor)]
     if len(set(storages)) == len(storages):
         return None
-    return tuple([storages.index(s) for s in storages])
+    offsets = [t._offset for t in flat if isinstance(t, Tensor)]
+    return tuple([x for s, offset in zip(storages, offsets, strict=True) for x in (storages.index(s), offset)])
 
 
 def _flatten(value: Any, flat: list[Any]) -> Any:

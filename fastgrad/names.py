@@ -98,7 +98,8 @@ def _reads(function: types.FunctionType, owner: Any) -> Iterator[tuple[Any, Any,
                 continue
             item = _MISSING
             value = _MISSING if step is None else _present(*step)
-            if step is not None and value is not _MISSING and not isinstance(value, types.ModuleType):
+            known = value is not _MISSING or (step is not None and isinstance(step[0], types.CellType))
+            if step is not None and known and not isinstance(value, types.ModuleType):
                 yield (*step, value)
 
 

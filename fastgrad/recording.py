@@ -212,6 +212,12 @@ class Trace:
         if self.released or self.hooks or self.functions:
             self.released, self.hooks, self.functions = set(), {}, {}
 
+    def begin_apart(self) -> None:
+        """Record from a root of its own, so that every entry is new and names its own line."""
+        root = _root()
+        self.known = root
+        self.node = root if self.grad_enabled else twin(root)
+
     def entries(self) -> list[Node]:
         """The nodes that hold an entry, by slot."""
         node: Any = self.real

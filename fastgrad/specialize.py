@@ -46,6 +46,8 @@ def specialize(
     simple = not (replay.overlaps or len(arguments) > 6 or replay.guards or replay.roots or replay.from_gradients or replay.fixed or replay.program.kept_bytes)
     if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
         return None
+    if any([isinstance(c, CellType) and not _is_bound(c) for c, _, _ in names.bindings]):
+        return None
     if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
         return None
     if any([rest is not None for _, _, rest in replay.from_arguments]) or any(
@@ -78,6 +80,13 @@ def specialize(
     }  # fmt: skip
     exec(compile(source, "<fastgrad step>", "exec"), scope)
     return scope["step"]
+
+
+def _is_bound(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is cell.cell_contents
+    except ValueError:
+        return False
 
 
 def _check(
@@ -184,12 +193,14 @@ HELD = _counts([handle(Signature.of((), float32), execute.new_storage(1, float32
 
 
 def _result(writer: _Writer, template: Any, made: list[str]) -> str:
-    from .compiled import Found, Made
+    from .compiled import Found, Made, Seen
 
     if type(template) is Made:
         return made[template.number]
     if type(template) is Found:
         return f"a{template.owner}" if template.kind == "argument" else writer.name(template.owner)
+    if type(template) is Seen:
+        return f"{writer.name(template.of)}(a{template.argument})"
     if type(template) is tuple:
         return "(" + "".join([_result(writer, x, made) + ", " for x in template]) + ")"
     if type(template) is list:

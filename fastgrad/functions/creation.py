@@ -212,7 +212,8 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     """A tensor filled with a number; its type follows the number's."""
     check_device(device)
     if isinstance(fill_value, tape.TENSOR):
-        kind = fill_value.dtype
+        weak = fill_value._meta.weak and fill_value.dtype.is_floating_point
+        kind = get_default_dtype() if weak else fill_value.dtype
     else:
         kind = _inferred(np.asarray(fill_value))
     if dtype is not None:

@@ -62,6 +62,13 @@ def share(t: Tensor, base: Tensor, strides: tuple[int, ...], offset: int) -> Ten
     return t
 
 
+def place(t: Tensor, base: Tensor, strides: tuple[int, ...] | None, offset: int, whole: bool) -> Tensor:
+    """Put a tensor on the memory of another, at known strides."""
+    share(t, base, strides_of(t) if strides is None else strides, offset)
+    t._whole = whole
+    return t
+
+
 def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
     """A view of a tensor, or None if its elements would have to be copied."""
     tr = tape.local.trace
