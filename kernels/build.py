@@ -28,6 +28,8 @@ counters = {"kernels compiled": 0, "kernels loaded": 0}
 
 _addresses: dict[str, int] = {}
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # no thread is inside of LLVM when the process forks
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 # What a kernel may call outside itself: memory functions and the C library's mathematics.
 _EXTERNALS = {"memcpy", "memset", "memmove"} | {
