@@ -54,7 +54,9 @@ class Capture:
         self.guards: list[tuple[Tensor, bool]] = []
         self.gradients: dict[int, Tensor] = {}  # leaves whose gradient the call has replaced
         self.expected: list[tuple[Tensor, bool]] = []  # leaves, and whether they had a gradient before the call
-        self.switches: list[tuple[dict[str, Any], str, bool]] = []  # an optimizer's options whose truth decides what is recorded
+        self.switches: list[
+            tuple[dict[str, Any], str, bool]
+        ] = []  # an optimizer's options whose truth decides what is recorded
         self.given: dict[int, tuple[Tensor, Tensor]] = {}  # a gradient's identity -> the gradient and its leaf
 
     def _owner(self, t: Tensor, storage: Storage) -> tuple[Any, ...]:
@@ -208,8 +210,14 @@ class Replay:
             storage = value._storage
             owner = self.capture.by_storage.get(storage) if storage is not None else None
             of_argument = owner is not None and owner[0] == "argument"  # a view of it: other memory in every call
-            view = of_argument and not value._meta.requires_grad and storage not in tr.written and storage.array is not None
+            view = (
+                of_argument
+                and not value._meta.requires_grad
+                and storage not in tr.written
+                and storage.array is not None
+            )
             if view and not _is_new(value, tr):
+                assert owner is not None
                 return Seen(owner[1], value, value._offset - owner[2])
             if storage is not None and storage.array is not None and not _is_new(value, tr) and not of_argument:
                 return Found("tensor", value)
@@ -291,7 +299,9 @@ class Replay:
         self.holders = []
         self.metas = [t._meta if type(t._meta) is Signature else t._meta.signature for t in self.known]
         self.known_storages = {t._storage for t in self.known}
-        self.overlaps = [k for k, t in enumerate(self.arguments) if isinstance(t, Tensor) and t._storage in self.known_storages]
+        self.overlaps = [
+            k for k, t in enumerate(self.arguments) if isinstance(t, Tensor) and t._storage in self.known_storages
+        ]
         self.arguments = []
         tr.reset()
 

@@ -71,7 +71,9 @@ def _reads(function: types.FunctionType, owner: Any) -> Iterator[tuple[Any, Any,
     while codes:
         code = codes.pop()
         codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
-        self_name = code.co_varnames[0] if owner is not None and code.co_argcount and code is function.__code__ else None
+        self_name = (
+            code.co_varnames[0] if owner is not None and code.co_argcount and code is function.__code__ else None
+        )
         value, item = _MISSING, _MISSING
         for instruction in dis.get_instructions(code):
             name, argument = instruction.opname, instruction.argval

@@ -20,6 +20,7 @@ from .ops.arrays import sum_to
 from .ops.table import CONVERT, reads
 from .plan.assemble import BINDING, KEPT
 from .plan.assemble import Place as _Place
+from .plan.section import inputs
 from .recording import ALIAS, LEAF, Edge, Node, Signature, Storage, Trace, local
 from .tensor import Tensor, handle
 
@@ -52,23 +53,25 @@ class Graph:
         self.functions = tr.functions
         self.numbers: dict[int, Any] = {}
         self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
-        for slot, node, place in ready.saved:
-            self._keep(tr, slot, node, place, kept)
+        numbers: dict[int, int] | None = None  # which number of the trace a slot is, worked out when needed
+        for slot, _, place in ready.saved:
+            numbers = self._keep(tr, slot, place, kept, numbers)
 
-    def _keep(self, tr: Trace, slot: int, node: Node, place: _Place, kept: Storage | None) -> None:
+    def _keep(self, tr: Trace, slot: int, place: _Place, kept: Storage | None, numbers: Any) -> Any:
         if place.reference is None:
             root = self.entries[place.root]
             if root.op is tape.SCALAR:
-                number = sum(1 for n in self.entries[: place.root] if n.op is tape.SCALAR)
-                self.numbers[slot] = (tr.scalars[number], place.strides)
+                if numbers is None:
+                    numbers = inputs(self.entries)[1]
+                self.numbers[slot] = (tr.scalars[numbers[place.root]], place.strides)
             else:
                 self.numbers[slot] = (root.attrs, place.strides)
-            return
+            return numbers
         kind, number, offset = place.reference
         if kind == KEPT:
             assert kept is not None
             self.saved[slot] = (kept, offset, place.strides)
-            return
+            return numbers
         assert kind == BINDING
         address = tr.addresses[number]
         storage = next(s for s in tr.leaves if s.address <= address <= s.address + s.nbytes)
@@ -78,6 +81,7 @@ class Graph:
         storage.savers.append(weakref.ref(self))
         if storage.shared and tape.exported(storage):
             tape.protect({storage: 0})  # somebody outside may write to it at any time
+        return numbers
 
     @property
     def is_released(self) -> bool:
@@ -339,9 +343,9 @@ def quick(root: Tensor) -> bool:
     return True
 
 
-def remember_quick(tr: Trace, epoch: int, start: Any, root: Tensor, slot: int) -> None:
+def remember_quick(tr: Trace, epoch: int, start: Any, inputs: int, slot: int) -> None:
     """Note a backward that `quick` can repeat: it began at a node and has given its gradients to leaves that had none."""
-    if tr.epoch != epoch or type(tr.node) is not Node or type(start) is not Node:
+    if tr.epoch != epoch or len(tr.addresses) != inputs or type(tr.node) is not Node or type(start) is not Node:
         return
     outputs = []
     for source, leaf in tr.sources.items():
@@ -460,7 +464,7 @@ def _walk_pending(
                 {s: [tape.result(tr, n) for n in nodes] for s, nodes in sources},
                 {s: tape.result(tr, n) for s, n in kept},
             )
-    origin = tr.real
+    origin, epoch, given = tr.real, tr.epoch, len(tr.addresses)
     first = len(tr.live)
     tr.static += 1
     try:
@@ -482,7 +486,7 @@ def _walk_pending(
             [(s, t._meta) for s, t in kept_values.items()],
         )
         nodes = [n for _, part in outputs[0] for n in part] + [n for _, n in outputs[1]]
-        if all(type(n) is Node for n in nodes):
+        if all(type(n) is Node for n in nodes) and tr.epoch == epoch and len(tr.addresses) == given:
             origin.next[key] = Edge(tr.real, outputs)
     return (
         {s: [_fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
@@ -531,7 +535,7 @@ def _walk_graph(
             )
         first = tr.real
         tape.mark(tr, ("start", key), tape.COMPOSITE, (), "backward")
-    epoch, inputs, live = tr.epoch, len(tr.addresses), len(tr.live)
+    epoch, entered, live = tr.epoch, len(tr.addresses), len(tr.live)
     tr.static += 1
     try:
         at_sources, kept, passed = backward_pass(reader, start, keep, _hooks(graph))
@@ -539,8 +543,10 @@ def _walk_graph(
         tr.static -= 1
     if plain:
         del tr.live[live:]
-    if key is not None and tr.epoch == epoch and len(tr.addresses) == inputs:
-        first.next[key] = _walked(tr, at_sources, kept, passed)
+    if key is not None and tr.epoch == epoch:
+        edge = _walked(tr, at_sources, kept, passed)
+        if len(tr.addresses) == entered:
+            first.next[key] = edge
     if not retain:
         graph.release(passed)
     return (
@@ -551,10 +557,10 @@ def _walk_graph(
 
 def _walked(tr: Trace, at_sources: dict[int, list[Tensor]], kept: dict[int, Tensor], passed: list[int]) -> Edge:
     """The edge over a walk, with the nodes of its results."""
-    entries = tr.entries()
 
     def node(t: Tensor) -> Node:
-        return entries[t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)]
+        slot = t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)
+        return tr.entries()[slot]
 
     sources = [(s, [node(t) for t in parts]) for s, parts in at_sources.items()]
     return Edge(tr.real, (sources, [(s, node(t)) for s, t in kept.items()], passed))

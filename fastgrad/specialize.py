@@ -43,7 +43,15 @@ def specialize(
     replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
 ) -> Any:
     """The function `(trace, *arguments)` for a replay, or None if it is not of the simple kind."""
-    simple = not (replay.overlaps or len(arguments) > 6 or replay.guards or replay.roots or replay.from_gradients or replay.fixed or replay.program.kept_bytes)
+    simple = not (
+        replay.overlaps
+        or len(arguments) > 6
+        or replay.guards
+        or replay.roots
+        or replay.from_gradients
+        or replay.fixed
+        or replay.program.kept_bytes
+    )
     if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
         return None
     if any([isinstance(c, CellType) and not _is_bound(c) for c, _, _ in names.bindings]):

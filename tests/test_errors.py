@@ -238,8 +238,8 @@ INDEXING = (
     Case(
         "one_hot",
         lambda m: m.nn.functional.one_hot(index(m, 0, 3), 2).tolist(),
-        RuntimeError,
-        "smaller than num_classes",
+        (RuntimeError, IndexError),
+        "smaller than num_classes|out of bounds",
     ),
 )
 DTYPES = (

@@ -87,7 +87,7 @@ def backward(
     outputs = _sequence(tensors)
     gradients = _roots(outputs, grad_tensors, "backward")
     tr = tape.local.trace
-    start, epoch, slot = tr.node, tr.epoch, outputs[0]._at[1]
+    start, epoch, slot, given = tr.node, tr.epoch, outputs[0]._at[1], len(tr.addresses)
     simple = simple and outputs[0]._at[0] == epoch and not tr.hooks and not tr.functions and tr.capture is None
     simple = simple and all([type(t) is not tuple and t._grad is None and not t._hooks for t in tr.sources.values()])
     wanted = None
@@ -98,7 +98,7 @@ def backward(
     keep = create_graph if retain_graph is None else retain_graph
     reverse.run(outputs, gradients, keep, create_graph, wanted, True)
     if simple:
-        reverse.remember_quick(tr, epoch, start, outputs[0], slot)
+        reverse.remember_quick(tr, epoch, start, given, slot)
     tape.settle(tape.local.trace)
 
 

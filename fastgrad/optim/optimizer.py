@@ -187,7 +187,13 @@ class Rule:
         if plain:
             for t in targets:
                 storage = t._storage
-                if storage is None or storage.aliases is not None or storage.shared or storage.array is None or storage.savers:
+                if (
+                    storage is None
+                    or storage.aliases is not None
+                    or storage.shared
+                    or storage.array is None
+                    or storage.savers
+                ):
                     plain = plain and _alone(t)
         if plain:
             key = (self._identity, flags, tape.slots_of(tr, targets + gradients))
