@@ -19,10 +19,10 @@ from typing import Any
 from . import execute, reverse
 from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
-from .plan.build import plan
-from .recording import Signature, Storage, Trace, local, statistics
 from .functions.views import place
 from .names import Names
+from .plan.build import plan
+from .recording import Signature, Storage, Trace, local, statistics
 from .specialize import HELD, specialize
 from .tensor import Tensor
 
