@@ -35,14 +35,14 @@ class eager:
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many threads matrix products and large loops may use."""
+    """Set how many threads large matrix products may use; everything else runs in the calling thread."""
     if not isinstance(n, int) or n < 1:
         raise RuntimeError("set_num_threads expects a positive integer")
     threads[0] = n
 
 
 def get_num_threads() -> int:
-    """How many threads matrix products and large loops may use."""
+    """How many threads large matrix products may use."""
     return threads[0]
 
 

@@ -1,7 +1,7 @@
 """The sweep: calls the kernel of one record after another. It knows no operations.
 
 A program is an int64 array of records of WORDS words each; a record's first word is the address of its kernel, which gets
-the record's own address and finds its operands there. `forward` and `reverse` parts of a program are swept alike.
+the record's own address and finds its operands there.
 """
 
 from collections.abc import Callable
