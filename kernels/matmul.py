@@ -32,6 +32,20 @@ def kernel(record):
         c += table[13] * {bytes}
 """
 
+# y = A x by gemv, word 0 the flag of BLAS's (transposed) view of A, rows and columns of that view given
+_GEMV = """
+from fastgrad.kernels.native import int64_at, call_gemv
+
+def kernel(record):
+    c, a, b, at = record[2], record[3], record[4], record[5]
+    table = int64_at(at)
+    for i in range(table[10]):
+        call_gemv(record[1], at, at + {rows}, at + {columns}, at + 40, a, at + 56, b, at + 128, at + 64, c, at + 16)
+        a += table[11] * {bytes}
+        b += table[12] * {bytes}
+        c += table[13] * {bytes}
+"""
+
 _LOOPS = """
 from numba import float32, float64, int32, int64, uint8, uintp
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at, fma
@@ -121,16 +135,16 @@ def _loops(name: str, dtype: str) -> int:
 
 
 @cache
-def gemm_address(dtype: str) -> int:
-    """The address of BLAS sgemm or dgemm in the library that SciPy brings."""
+def blas_address(name: str, dtype: str) -> int:
+    """The address of a BLAS routine (gemm, gemv) for float32 or float64 in the library that SciPy brings."""
     from scipy.linalg import cython_blas
 
-    capsule = cython_blas.__pyx_capi__["sgemm" if dtype == "f4" else "dgemm"]
-    name = ctypes.pythonapi.PyCapsule_GetName
-    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    capsule = cython_blas.__pyx_capi__[("s" if dtype == "f4" else "d") + name]
+    get_name = ctypes.pythonapi.PyCapsule_GetName
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return get(capsule, name(capsule))
+    return get(capsule, get_name(capsule))
 
 
 _threads = [0]
@@ -141,7 +155,7 @@ def _libraries() -> tuple[Any, ...]:
     """The BLAS libraries in this process whose number of threads can be set."""
     from threadpoolctl import ThreadpoolController
 
-    gemm_address("f8")
+    blas_address("gemm", "f8")
     found = ThreadpoolController().select(user_api="blas").lib_controllers
     return tuple([x for x in found if "scipy" in (x.filepath or "")]) or tuple(found)
 
@@ -159,13 +173,19 @@ def product(dtype: str, m: int, n: int, k: int, a_steps: tuple[int, int], b_step
 
     BLAS needs one of the two steps of each operand to be 1; `by_blas` says so.
     """
+    floating = dtype in ("f4", "f8")
+    size = 4 if dtype == "f4" else 8
+    if n == 1 and floating and m * k > _SMALL and b_steps[0] > 0:
+        if a_steps[1] == 1 and a_steps[0] >= k:
+            return build(_GEMV.format(rows=32, columns=24, bytes=size)), blas_address("gemv", dtype)
+        if a_steps[0] == 1 and a_steps[1] >= m:
+            return build(_GEMV.format(rows=24, columns=32, bytes=size)), blas_address("gemv", dtype)
     if n == 1 and a_steps[1] == 1:
         return _loops("rows", dtype), 0
     if n == 1 and a_steps[0] == 1:
         return _loops("columns", dtype), 0
-    floating = dtype in ("f4", "f8")
     if floating and m * n * k > _SMALL:
-        return build(_GEMM.format(bytes=4 if dtype == "f4" else 8)), gemm_address(dtype)
+        return build(_GEMM.format(bytes=size)), blas_address("gemm", dtype)
     if b_steps[1] == 1:
         return _loops("outer", dtype), 0
     return _loops("plain", dtype), 0

@@ -128,6 +128,19 @@ float32_of_bits = _bitcast(types.int32, types.float32, ir.FloatType())
 
 
 @intrinsic
+def call_gemv(typingctx, address, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10):
+    """Call Fortran's gemv at `address` with eleven addresses."""
+
+    def codegen(context, builder, signature, args):
+        byte = ir.IntType(8).as_pointer()
+        function = ir.FunctionType(ir.VoidType(), [byte] * 11).as_pointer()
+        builder.call(builder.inttoptr(args[0], function), [builder.inttoptr(word, byte) for word in args[1:]])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 12), codegen
+
+
+@intrinsic
 def call_gemm(typingctx, address, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12):
     """Call Fortran's gemm at `address` with thirteen addresses."""
 

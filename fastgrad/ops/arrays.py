@@ -493,6 +493,8 @@ def _matmul_lower(emit: Any, y: int, operands: tuple[int, ...], k: Any) -> None:
     kernel, gemm = matmul_kernels.product(code, m, n, inner, a_steps, b_steps)
     flag_a, lead_a = (ord("N"), a_steps[0]) if a_steps[1] == 1 and a_steps[0] >= inner else (ord("T"), a_steps[1])
     flag_b, lead_b = (ord("N"), b_steps[0]) if b_steps[1] == 1 and b_steps[0] >= n else (ord("T"), b_steps[1])
+    if n == 1:  # gemv reads BLAS's view of A, which is transposed, from the place of B's flag
+        flag_b = ord("T") if flag_a == ord("N") else ord("N")
     one = emit.float_bits(1.0, code)
     table = emit.table(
         (flag_b, flag_a, n, m, inner, one, max(lead_b, 1), max(lead_a, 1), 0, n, batches, a_step, b_step, m * n,
