@@ -586,7 +586,7 @@ class Compiled:
             self._names.take()
             self._structure = self._version[0]
         flat: list[Any] = []
-        key = (tr.grad_enabled, *[_flatten(x, flat) for x in args])
+        key: tuple[Any, ...] = (tr, tr.grad_enabled, *[_flatten(x, flat) for x in args])
         if kwargs:
             key = (*key, _flatten(kwargs, flat))
         if len(flat) > 1:
@@ -646,6 +646,8 @@ class Compiled:
                 leaf._grad = None
             execute.abandon(tr)
             raise
+        alive = {id(trace) for thread, trace in list(tape._traces) if thread.is_alive()}
+        self._replays = {k: r for k, r in list(self._replays.items()) if id(k[0]) in alive}
         replays = self._replays.setdefault(key, [])
         replays.insert(0, replay)
         del replays[VARIANTS:]

@@ -101,7 +101,11 @@ def _check(
     writer: _Writer, replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]
 ) -> None:
     """Leave unless arguments, names, modules, gradients and memory are as they were."""
-    tests = [f"tr.grad_enabled is not {grad_enabled}", f"{writer.name(structure)}[0] != {structure[0]}"]
+    tests = [
+        f"tr is not {writer.name(tape.local.trace)}",
+        f"tr.grad_enabled is not {grad_enabled}",
+        f"{writer.name(structure)}[0] != {structure[0]}",
+    ]
     for k, a in enumerate(arguments):
         if type(a) is float:
             tests.append(f"type(a{k}) is not float")

@@ -11,6 +11,7 @@ import functools
 import itertools
 import re
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -1639,3 +1640,27 @@ def test_no_grad_inside_is_left_after_an_exception() -> None:
     assert torch.is_grad_enabled()
     w = torch.ones(2, requires_grad=True)
     assert (w * 2).requires_grad
+
+
+def test_threads_call_one_compiled_function_at_once() -> None:
+    def curve(x: Any) -> Any:
+        return (torch.tanh(torch.sin(x) * 2.0) * torch.exp(-(x * x))).cumsum(0) * 1.0
+
+    step = torch.compile(curve)
+    wrong: list[Any] = []
+    finished: list[int] = []
+
+    def work(k: int) -> None:
+        data = [torch.tensor(np.random.default_rng(10 * k + i).standard_normal(60_000)) for i in range(3)]
+        expected = [curve(x).numpy().copy() for x in data]
+        for i in range(30):
+            if not np.array_equal(step(data[i % 3]).numpy(), expected[i % 3]):
+                wrong.append((k, i))
+        finished.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(finished) == [0, 1] and not wrong
