@@ -1,6 +1,6 @@
 """The quick ways into the tape: recorders for operations of one and two tensors, and for composites.
 
-A recorder looks one edge up and makes one tensor; everything else is in `tape`. The bodies below are written out rather than
+A recorder looks one edge up and makes one tensor; everything else is in `recording`. The bodies below are written out rather than
 shared because they are what a training loop spends its time in.
 """
 

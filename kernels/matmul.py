@@ -14,7 +14,6 @@ from typing import Any
 from .build import build
 from .elementwise import TYPES, pointer
 
-TABLE_WORDS = 18
 PARALLEL = 30_000_000  # multiplications from which on a product is worth a second thread
 _SMALL = 512  # multiplications below which the own loop is faster than a call of BLAS
 

@@ -44,16 +44,6 @@ def call_kernel(typingctx, address, record):
 
 
 @intrinsic
-def address_of(typingctx, pointer):
-    """The address a typed pointer holds."""
-
-    def codegen(context, builder, signature, args):
-        return builder.ptrtoint(args[0], WORD)
-
-    return types.int64(pointer), codegen
-
-
-@intrinsic
 def fma(typingctx, a, b, c):
     """a * b + c, rounded once; one instruction on a CPU that has it."""
     if not (a == b == c and a in (types.float32, types.float64)):

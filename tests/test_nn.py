@@ -897,4 +897,6 @@ def test_state_dicts_cross_over_to_pytorch(fastgrad):
 def test_no_warnings_from_building_and_calling(t):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        two_layers(t)(t.ones(1, 3)).sum().backward()
+        model = two_layers(t)
+        model(t.ones(1, 3)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())

@@ -65,7 +65,6 @@ class Assembler:
         self.kept_bytes = 0
         self.places: dict[int, Place] = {}
         self.outputs: dict[int, int] = {}  # slot that is computed straight into an output -> number of the output
-        self.output_bytes: list[int] = []
         self.kept: dict[int, Place] = {}
         self.sizes: dict[int, int] = {}  # root slot -> bytes in the arena
         self.cells: list[tuple[int, Any, str]] = []  # (number of the Python number, cell, dtype code)

@@ -46,7 +46,6 @@ class Program:
         "kept_bytes",
         "lines",
         "products",
-        "report",
         "sweep",
         "words",
     )  # fmt: skip
@@ -93,7 +92,6 @@ class Program:
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
         self.products = assembler.largest_product
-        self.report = (len(main), len(assembler.bodies))
 
     def bind(
         self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int
@@ -197,11 +195,6 @@ class Program:
             count = min(PIECE, end - start)
             self.sweep(self.address + RECORD_BYTES * start, count)
             start += count
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of records, without buffers."""
-        return self.words.nbytes
 
 
 def _by_number(relocations: list[tuple[int, int, int, int]], wanted: int) -> list[tuple[int, list[tuple[int, int]]]]:
