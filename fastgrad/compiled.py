@@ -476,8 +476,7 @@ def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool) -> Rea
     entries = list(tr.entries())
     writes = execute.writes_of(tr)
     save, readers = reverse.saved_slots(entries, roots, tr.released)
-    tier = 1 if execute._forced[0] is None else execute._forced[0]
-    program = plan(entries, writes, want, save, tier, guarded)
+    program = plan(entries, writes, want, save, execute._forced[0], guarded)
     specs = [(entries[s].numel, entries[s].dtype) for s in want]
     return Ready(program, specs, [(s, entries[s], program.kept[s]) for s in sorted(save)], readers)
 

@@ -27,17 +27,18 @@ VARIANTS = 16  # patterns of live tensors that one trace may have before all its
 
 
 def set_tier(tier: int | None) -> None:
-    """Force the tier that programs are made for: 0 straight from the tape, 1 planned; None chooses by use."""
-    if tier not in (None, 0, 1):
-        raise ValueError(f"tier must be 0, 1 or None, got {tier!r}")
+    """Force the tier that programs are made for: 0 straight from the tape, 1 planned, 2 planned with every loop compiled into one
+    kernel at once; None chooses by use."""
+    if tier not in (None, 0, 1, 2):
+        raise ValueError(f"tier must be 0, 1, 2 or None, got {tier!r}")
     _forced[0] = tier
 
 
 def _tier_from_environment() -> None:
     text = os.environ.get("FASTGRAD_TIER", "")
     if text:
-        if text not in ("0", "1"):
-            raise ValueError(f"FASTGRAD_TIER must be 0 or 1, got {text!r}")
+        if text not in ("0", "1", "2"):
+            raise ValueError(f"FASTGRAD_TIER must be 0, 1 or 2, got {text!r}")
         set_tier(int(text))
 
 
@@ -265,7 +266,7 @@ def _flush(tr: Trace) -> None:
     if ready is None or ready == 1:
         # A program is planned at once, unless the last ones never came back: then the first run goes straight from the tape.
         quickly = ready is None and _forced[0] is None and tr.strangers >= STRANGERS
-        tier = _forced[0] if _forced[0] is not None else 0 if quickly else 1
+        tier = 0 if quickly else _forced[0]
         tr.strangers += ready is None
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
@@ -310,7 +311,9 @@ def _sharing(
             rooted.append(t)
 
 
-def prepare(tr: Trace, want: list[int], roots: list[int], tier: int, writes: dict[int, int] | None = None) -> Ready:
+def prepare(
+    tr: Trace, want: list[int], roots: list[int], tier: int | None, writes: dict[int, int] | None = None
+) -> Ready:
     """Plan the trace for what is wanted of it, and for its writes (or the given ones)."""
     entries = tr.entries()
     writes = writes_of(tr) if writes is None else writes

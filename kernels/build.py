@@ -83,21 +83,50 @@ def build(source: str) -> int:
         with _lock:
             address = _addresses.get(source)
             if address is None:
-                address = _addresses[source] = _load_or_compile(source)
+                address = _addresses[source] = _link(object_code(source), _place(source)[0])
     return address
 
 
-def _load_or_compile(source: str) -> int:
+def lookup(source: str) -> int | None:
+    """The address of a kernel that has been compiled before, here or on disk; None if it would have to be compiled."""
+    address = _addresses.get(source)
+    if address is None:
+        with _lock:
+            name, path = _place(source)
+            code = _read(path)
+            if code is not None:
+                counters["kernels loaded"] += 1
+                address = _addresses[source] = _link(code, name)
+    return address
+
+
+def adopt(source: str, code: bytes) -> int:
+    """The address of a kernel whose object code another process has made."""
+    with _lock:
+        address = _addresses.get(source)
+        if address is None:
+            counters["kernels loaded"] += 1
+            address = _addresses[source] = _link(code, _place(source)[0])
+    return address
+
+
+def object_code(source: str) -> bytes:
+    """The object code of a kernel, from disk or compiled and left there."""
+    with _lock:
+        name, path = _place(source)
+        code = _read(path)
+        if code is None:
+            code = _compile(source, name)
+            counters["kernels compiled"] += 1
+            _write(path, code)
+        else:
+            counters["kernels loaded"] += 1
+        return code
+
+
+def _place(source: str) -> tuple[str, Path]:
     name = "fastgrad_" + hashlib.sha256(_foundation() + source.encode()).hexdigest()[:32]
-    path = cache_directory() / f"{name}.o"
-    code = _read(path)
-    if code is None:
-        code = _compile(source, name)
-        counters["kernels compiled"] += 1
-        _write(path, code)
-    else:
-        counters["kernels loaded"] += 1
-    return _link(code, name)
+    return name, cache_directory() / f"{name}.o"
 
 
 def _link(code: bytes, name: str) -> int:

@@ -46,6 +46,27 @@ _LOAD = """
                 y[done + i] = a[offset + i * step]
 """
 
+# The same as a function, for kernels that load strided operands block by block
+LOAD = f"""
+@njit
+def load(y, a, table, start, n):
+    d = table[0]
+    inner, step = table[2 * d - 1], table[2 * d]
+    done = 0
+    while done < n:
+        rest = start + done
+        column = rest % inner
+        rest = rest // inner
+        offset = column * step
+        for k in range(d - 1, 0, -1):
+            size = table[2 * k - 1]
+            offset += (rest % size) * table[2 * k]
+            rest = rest // size
+        count = min(inner - column, n - done)
+        {_LOAD.strip()}
+        done += count
+"""
+
 _STORE = """
         if step == 1:
             for i in range(uintp(count)):

@@ -47,7 +47,7 @@ _LARGE = """
             y_at[i] = {quick}
         return
 """
-_TRIGONOMETRY = re.compile(r"vmath\.(sin|cos|tan)_full_(f32|f64)\((\w)\)")
+TRIGONOMETRY = re.compile(r"vmath\.(sin|cos|tan)_full_(f32|f64)\((\w+)\)")
 
 
 def pointer(dtype: str) -> str:
@@ -70,14 +70,14 @@ def elementwise(expression: str, y: str, operands: tuple[str, ...], modes: str) 
         else:
             values.append(f"        {name} = {_read(read, dtype)}")
     result = f"uint8(({expression}) != 0)" if y == "b1" else f"{TYPES[y][1]}({expression})"
-    found = _TRIGONOMETRY.search(expression)
+    found = TRIGONOMETRY.search(expression)
     large = ""
     if found is not None:
         large = _LARGE.format(
             values="\n".join(values),
             argument=found.group(3),
             kind=found.group(2).upper(),
-            quick=_TRIGONOMETRY.sub(r"vmath.\1_\2(\3)", result),
+            quick=TRIGONOMETRY.sub(r"vmath.\1_\2(\3)", result),
         )
     return build(
         _SOURCE.format(

@@ -1,8 +1,9 @@
 """The block-wise loop of tier 1: a group of records run block by block, so that their intermediates stay in the L1 cache.
 
-Record of a loop: [kernel, n, body, count, advance, 0, 0, 0]. `body` is the address of `count` ordinary records over BLOCK
-elements, `advance` that of an int64 table with WORDS entries a record: by how many bytes (or units) each word of the record
-moves from one block to the next. Word 1 of a body record is the number of elements and is set by the loop.
+Record of a loop: [kernel, n, body, count, advance, pointers, start, 0]. `body` is the address of `count` ordinary records over
+BLOCK elements, `advance` that of an int64 table with WORDS entries a record: by how many bytes (or units) each word of the record
+moves from one block to the next. Word 1 of a body record is the number of elements and is set by the loop. `pointers` and
+`start` are for the fused kernel that may take this one's place (`fused.py`).
 
 BLOCK is also the partition of every reduction, so a loop cut into blocks and a kernel that runs through give the same bits.
 """
@@ -18,7 +19,13 @@ from fastgrad.kernels.loops import BLOCK
 
 def kernel(record):
     n, body, count = record[1], record[2], record[3]
-    words, advance = int64_at(body), int64_at(record[4])
+    words = int64_at(body)
+    if n <= BLOCK:
+        for i in range(count):
+            words[i * WORDS + 1] = n
+            call_kernel(words[i * WORDS], body + 8 * WORDS * i)
+        return
+    advance = int64_at(record[4])
     total = count * WORDS
     done = 0
     while done < n:

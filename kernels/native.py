@@ -31,6 +31,74 @@ int32_at = _pointer(types.int32, ir.IntType(32))
 uint8_at = _pointer(types.uint8, ir.IntType(8))
 
 
+def _scopes(module, scope, total):
+    """LLVM's metadata for an access to memory number `scope` of `total` that do not overlap."""
+    known = module.__dict__.setdefault("_fastgrad_scopes", [])
+    if not known:
+        domain = module.add_metadata(["fastgrad"])
+        known += [module.add_metadata([f"memory {k}", domain]) for k in range(total)]
+    return module.add_metadata([known[scope]]), module.add_metadata([s for k, s in enumerate(known) if k != scope])
+
+
+def _note(instruction, module, scope, total):
+    own, others = _scopes(module, scope, total)
+    instruction.set_metadata("alias.scope", own)
+    instruction.set_metadata("noalias", others)
+
+
+@intrinsic(prefer_literal=True)
+def read(typingctx, pointer, index, scope, total):
+    """pointer[index] of memory number `scope`: the `total` memories of a kernel are promised not to overlap, so that LLVM
+    vectorises loops over many of them without comparing addresses."""
+    if not isinstance(scope, types.IntegerLiteral) or not isinstance(total, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, signature, args):
+        value = builder.load(builder.gep(args[0], [args[1]]))
+        _note(value, builder.module, scope.literal_value, total.literal_value)
+        return value
+
+    return pointer.dtype(pointer, types.uintp, scope, total), codegen
+
+
+@intrinsic(prefer_literal=True)
+def write(typingctx, pointer, index, value, scope, total):
+    """pointer[index] = value, in memory number `scope`; see `read`."""
+    if not isinstance(scope, types.IntegerLiteral) or not isinstance(total, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, signature, args):
+        done = builder.store(args[2], builder.gep(args[0], [args[1]]))
+        _note(done, builder.module, scope.literal_value, total.literal_value)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.uintp, pointer.dtype, scope, total), codegen
+
+
+def _stack(numba_type, llvm_type):
+    @intrinsic(prefer_literal=True)
+    def block(typingctx, count):
+        if not isinstance(count, types.IntegerLiteral):
+            return None
+
+        def codegen(context, builder, signature, args):
+            with builder.goto_entry_block():
+                place = builder.alloca(ir.ArrayType(llvm_type, count.literal_value))
+                place.align = 64
+            return builder.bitcast(place, llvm_type.as_pointer())
+
+        return types.CPointer(numba_type)(count), codegen
+
+    return block
+
+
+float32_block = _stack(types.float32, ir.FloatType())  # memory for so many elements, for the time of a kernel's call
+float64_block = _stack(types.float64, ir.DoubleType())
+int64_block = _stack(types.int64, ir.IntType(64))
+int32_block = _stack(types.int32, ir.IntType(32))
+uint8_block = _stack(types.uint8, ir.IntType(8))
+
+
 @intrinsic
 def call_kernel(typingctx, address, record):
     """Call the kernel at `address` with the address of its record: `void kernel(int64* record)`."""

@@ -7,6 +7,7 @@ the partial sums afterwards (`partial_sum`) gives the bits of the kernel that ru
 
 Records: reduction   [kernel, n, y, a, table, scratch, 0, 0]   table: outer, reduced, inner
          block_sum   [kernel, n, partial, a, 0, 0, 0, 0]
+         whole_sum   [kernel, n, y, a, 0, 0, 0, 0]
          partial_sum [kernel, blocks, y, partials, 0, 0, 0, 0]
 """
 
@@ -30,7 +31,7 @@ def _pairwise(names: list[str]) -> str:
     return names[0]
 
 
-def _block_of(pointer_name: str, base: str, kind: str, indent: str) -> str:
+def block_of(pointer_name: str, base: str, kind: str, indent: str) -> str:
     """Source that adds `size` elements of a pointer from `base` on and leaves the sum in `total`."""
     lanes = [f"s{k}" for k in range(LANES)]
     lines = [f"{lane} = {kind}(0)" for lane in lanes]
@@ -57,14 +58,28 @@ def block_sum(dtype: str) -> int:
 LANES = {LANES}
 def kernel(record):
     size, y, a = record[1], {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
-{_block_of("a", "0", kind, "    ")}
+{block_of("a", "0", kind, "    ")}
     y[0] = total
 """
     return build(source)
 
 
-def _wide(dtype: str) -> str:
+def wide(dtype: str) -> str:
+    """The type in which the sums of blocks are added."""
     return "float64" if dtype in ("f4", "f8") else _accumulator(dtype)
+
+
+def whole_sum(dtype: str) -> int:
+    """The kernel that adds up to BLOCK elements to the complete sum."""
+    kind = _accumulator(dtype)
+    source = f"""{_HEAD}
+LANES = {LANES}
+def kernel(record):
+    size, y, a = record[1], {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
+{block_of("a", "0", kind, "    ")}
+    y[0] = {kind}({wide(dtype)}(0) + total)
+"""
+    return build(source)
 
 
 def partial_sum(dtype: str) -> int:
@@ -72,7 +87,7 @@ def partial_sum(dtype: str) -> int:
     source = f"""{_HEAD}
 def kernel(record):
     y, partials = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
-    result = {_wide(dtype)}(0)
+    result = {wide(dtype)}(0)
     for i in range(record[1]):
         result += partials[i]
     y[0] = {_accumulator(dtype)}(result)
@@ -90,12 +105,12 @@ def kernel(record):
     outer, reduced, inner = table[0], table[1], table[2]
     if inner == 1:
         for o in range(outer):
-            result = {_wide(dtype)}(0)
+            result = {wide(dtype)}(0)
             done = 0
             while done < reduced:
                 size = min({BLOCK}, reduced - done)
                 base = o * reduced + done
-{_block_of("a", "base", kind, " " * 16)}
+{block_of("a", "base", kind, " " * 16)}
                 result += total
                 done += size
             y[o] = {kind}(result)

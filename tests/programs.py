@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-MODES = ("eager", "tier0", "tier1", "compiled", "captured", "torch")
+MODES = ("eager", "tier0", "tier1", "tier2", "compiled", "captured", "torch")
 VARIANTS = (0, 1, 0, 2)  # the rounds of a run, each with other data and other scalars: the trace is found again
 NAME = re.compile(r"[phvno]\d+$")
 
@@ -1342,7 +1342,7 @@ def check(
             with fastgrad.eager():
                 other = run(program, fastgrad)
             compare_bits(program, mode, other, lazy)
-        elif mode in ("tier0", "tier1"):
+        elif mode in ("tier0", "tier1", "tier2"):
             fastgrad.set_tier(int(mode[-1]))
             try:
                 other = run(program, fastgrad)

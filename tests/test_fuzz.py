@@ -19,7 +19,10 @@ FIRST = int(os.environ.get("FASTGRAD_FUZZ_SEED", "0"))
 COUNT = int(os.environ.get("FASTGRAD_FUZZ", "200"))
 BATCH = 10
 BATCHES = [range(start, min(start + BATCH, FIRST + COUNT)) for start in range(FIRST, FIRST + COUNT, BATCH)]
-OWN_MODES = [mode for mode in programs.MODES if mode != "torch"]
+OWN_MODES = [mode for mode in programs.MODES if mode not in ("torch", "tier2")]
+FUSED = int(
+    os.environ.get("FASTGRAD_FUZZ_FUSED", "30")
+)  # programs that run at tier 2: every loop of theirs is compiled
 
 each_batch = pytest.mark.parametrize("seeds", BATCHES, ids=[f"{seeds[0]}-{seeds[-1]}" for seeds in BATCHES])
 
@@ -44,6 +47,11 @@ def test_programs_agree_with_pytorch(seeds: range) -> None:
     torch = pytest.importorskip("torch")
     excused = check_all(seeds, torch, ["torch"])
     assert sum(excused.values()) <= len(seeds) // 2, f"most of these programs compare nothing: {excused}"
+
+
+@pytest.mark.parametrize("seeds", [range(s, min(s + 5, FIRST + FUSED)) for s in range(FIRST, FIRST + FUSED, 5)])
+def test_fused_kernels_give_the_same_bits(seeds: range) -> None:
+    check_all(seeds, None, ["tier2"])
 
 
 def test_a_seed_gives_one_program() -> None:

@@ -15,14 +15,14 @@ from typing import Any
 from .. import recording as tape
 from ..kernels import copy as copy_kernels
 from ..kernels import elementwise as elementwise_kernels
-from ..kernels import reduce as reduce_kernels
-from ..kernels.loops import BLOCK, block_loop
+from ..kernels.build import build, lookup
 from ..kernels.sweep import RECORD_BYTES, WORDS
 from ..ops import arrays
 from ..ops.arrays import contiguous_strides
 from ..ops.table import Elementwise
+from .loop import LoopUnit, merge
 from .memory import Arena, Words, aligned
-from .section import Section
+from .section import Section, is_contiguous
 
 ARENA, BINDING, OUTPUT, KEPT, FIXED = range(5)
 Reference = tuple[int, int, int]  # kind, number, byte offset
@@ -53,8 +53,10 @@ class Place:
 class Assembler:
     """Writes a program for a section."""
 
-    def __init__(self, section: Section, fallible: bool) -> None:
+    def __init__(self, section: Section, fallible: bool, tier: int | None) -> None:
         self.section = section
+        self.tier = tier  # 0 and 1 use no fused kernels, 2 compiles them now, None takes those that are there and notes the others
+        self.loops: list[tuple[list[Any], str]] = []  # records of loops that may be moved to tier 2, and the sources
         self.entries = section.entries
         self._roots: dict[int, int] = {}
         self.is_fallible = fallible
@@ -136,6 +138,10 @@ class Assembler:
     def _resolve(self, slot: int) -> Place:
         node = self.entries[slot]
         op = node.op
+        if slot in self.section.folded:
+            cell, address = self.words.cell(_NUMPY[node.dtype.code])
+            cell[:] = self.section.folded[slot]
+            return Place(slot, (FIXED, 0, address), contiguous_strides(node.shape), None)
         if op is tape.LEAF or (op is tape.ALIAS and node.attrs[2] is None):
             strides = (
                 contiguous_strides(node.shape) if op is tape.LEAF else node.attrs[1] or contiguous_strides(node.shape)
@@ -255,7 +261,7 @@ class Assembler:
 
     def _contiguous(self, slot: int, place: Place, shape: tuple[int, ...], strides: tuple[int, ...]) -> Reference:
         n = tape.count(shape)
-        if place.reference is not None and _is_contiguous(shape, strides):
+        if place.reference is not None and is_contiguous(shape, strides):
             return place.reference
         size = aligned(n * self.entries[slot].dtype.itemsize)
         target = (ARENA, 0, self.arena.take(size))
@@ -279,16 +285,7 @@ class Assembler:
 
     def steps(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
         """The table of a strided operand, neighbouring dimensions that run on merged."""
-        merged: list[list[int]] = []
-        for n, s in zip(shape, strides, strict=True):
-            if n == 1:
-                continue
-            if merged and merged[-1][1] == n * s:
-                merged[-1] = [merged[-1][0] * n, s]
-            else:
-                merged.append([n, s])
-        if not merged:
-            merged = [[1, 1]]
+        merged = merge(shape, strides)
         return self.words.put([len(merged), *[x for pair in merged for x in pair]])
 
     def store(
@@ -391,7 +388,7 @@ class Assembler:
         if len(slots) == 1:
             self._single(slots[0])
         else:
-            self._loop(slots)
+            LoopUnit(self, slots).write()
         for slot in slots:
             for operand in self.entries[slot].operands:
                 self._done(operand)
@@ -402,45 +399,11 @@ class Assembler:
     def _single(self, slot: int) -> None:
         node = self._node = self.entries[slot]
         op = node.op
-        operands = node.operands
-        if self.section.same:
-            operands = tuple([self.section.canonical(x) for x in operands])
         if op.kind == "array":
+            operands = tuple([self.section.canonical(x) for x in node.operands])
             op.lower(self, slot, operands, node.attrs)
-            return
-        if op.kind == "convert" and self._folds(self.place_of(operands[0])):
-            return
-        if node.numel > BLOCK:
-            self._loop([slot])
-            return
-        modes, sources, same = [], [], []
-        for x in operands:
-            mode, source = self._operand(x, node)
-            modes.append("v" if node.numel == 1 else mode)
-            sources.append(source)
-            if self.lands and mode == "v" and self.place_of(x).reference == source and self.place_of(x).root == x:
-                same.append(x)
-        y = self._new(slot, self._landing(slot, same))
-        modes = ["w" if m == "v" and s == y else m for m, s in zip(modes, sources, strict=True)]
-        if node.numel:
-            self.record(self._kernel(node, operands, modes), node.numel, y, *sources)
-
-    def _operand(self, x: int, node: Any) -> tuple[str, Any]:
-        """Mode and source of an operand that an elementwise record reads whole."""
-        place = self.places.get(x) or self.place_of(x)
-        if place.reference is None:
-            return "s", (FIXED, 0, self.number(x, self.code(x)))
-        shape = self.entries[x].shape
-        if place.dense and shape == node.shape:
-            return "v", place.reference
-        strides = place.strides
-        if shape != node.shape:
-            strides, _ = arrays._expand(shape, strides, node.shape)
-        if _is_contiguous(node.shape, strides) and self.entries[x].numel == node.numel:
-            return "v", place.reference
-        if not any([s for s, n in zip(strides, node.shape, strict=True) if n > 1]):
-            return "s", place.reference
-        return "v", self._contiguous(x, place, node.shape, strides)
+        elif not (op.kind == "convert" and self._folds(self.place_of(node.operands[0]))):
+            LoopUnit(self, [slot]).write()
 
     def _kernel(self, node: Any, operands: Sequence[int], modes: Sequence[str]) -> int:
         codes = tuple([self.entries[x].dtype.code for x in operands])
@@ -452,126 +415,17 @@ class Assembler:
             _KERNELS[key] = address
         return address
 
-    def _loop(self, slots: list[int]) -> None:
-        """One loop over BLOCK elements at a time; what only the loop reads stays in blocks."""
-        entries = self.entries
-        members = [s for s in slots if entries[s].op.kind != "array"]
-        inside = set(members)
-        n = entries[members[0]].numel
-        blocks = (n + BLOCK - 1) // BLOCK
-        body: list[list[Any]] = []
-        advance: list[list[int]] = []
-        partials: list[tuple[int, Reference]] = []
-        local: dict[int, Reference] = {}
-        readers: dict[int, int] = {}
-        for slot in slots:
-            for x in entries[slot].operands:
-                x = self.section.canonical(x)
-                readers[x] = readers.get(x, 0) + 1
-        loaded: dict[Any, Reference] = {}
-        idle: list[tuple[int, int]] = []  # blocks whose value nobody reads any more in an iteration
-        uses = dict(readers)
-        for slot in slots:
-            node = entries[slot]
-            operands = tuple([self.section.canonical(x) for x in node.operands])
-            if node.op.kind == "array":
-                source, step = self._in_loop(operands[0], node, local, loaded, body, advance, entries[operands[0]])[1:]
-                target = self.scratch(blocks * node.dtype.itemsize)
-                body.append([reduce_kernels.block_sum(node.dtype.code), 0, target, source])
-                advance.append([0, 0, node.dtype.itemsize, step])
-                partials.append((slot, target))
-                continue
-            modes, sources, steps, same = [], [], [], []
-            for x in operands:
-                mode, source, step = self._in_loop(x, node, local, loaded, body, advance, node)
-                modes.append(mode)
-                sources.append(source)
-                steps.append(step)
-            size = node.dtype.itemsize
-            private = self.remaining[slot] == uses.get(slot, 0) and slot not in self.saved_roots
-            if private:
-                y: Reference = (ARENA, 0, self._block(idle, BLOCK * size))
-                local[slot] = y
-                y_step = 0
-            else:
-                same = self._loop_reads(slots[: slots.index(slot) + 1], inside)
-                y = self._new(slot, self._landing(slot, same))
-                y_step = BLOCK * size
-            modes = ["w" if m == "v" and s == y else m for m, s in zip(modes, sources, strict=True)]
-            body.append([self._kernel(node, operands, modes), 0, y, *sources])
-            advance.append([0, 0, y_step, *steps])
-            for x in operands:
-                readers[x] -= 1
-                if readers[x] == 0 and x in local:
-                    idle.append((local[x][2], BLOCK * entries[x].dtype.itemsize))
-        if len(body) == 1 and not partials:
-            record = body[0]
-            record[1] = n
-            self.records.append(record)
-            return
-        first = len(self.bodies)
-        self.bodies += body
-        table = self.words.put([w for row in advance for w in row + [0] * (WORDS - len(row))])
-        self.record(block_loop(), n, ("body", first), len(body), table)
-        for slot, target in partials:
-            node = self._node = entries[slot]
-            y = self._new(slot, self._landing(slot, ()))
-            self.record(reduce_kernels.partial_sum(node.dtype.code), blocks, y, target)
+    def fused(self, source: str) -> int | None:
+        """The address of a loop's fused kernel, if it is there: at tier 2 it is compiled now."""
+        if self.tier == 2:
+            return build(source)
+        return lookup(source) if self.tier is None else None
 
-    def _block(self, idle: list[tuple[int, int]], size: int) -> int:
-        """The offset of a block inside a loop: one that is idle by now, or a new one for the time of the loop."""
-        for i, (offset, free) in enumerate(idle):
-            if free == size:
-                del idle[i]
-                return offset
-        offset = self.arena.take(size)
-        self._scratch.append((offset, size))
-        return offset
-
-    def _loop_reads(self, slots: list[int], inside: set[int]) -> list[int]:
-        """The values that the loop reads element for element, once for each reading."""
-        found = []
-        for slot in slots:
-            for x in self.entries[slot].operands:
-                x = self.section.canonical(x)
-                if x not in inside and self.place_of(x).root == x and self.entries[x].shape == self.entries[slot].shape:
-                    found.append(x)
-        return found
-
-    def _in_loop(
-        self,
-        x: int,
-        node: Any,
-        local: dict[int, Reference],
-        loaded: dict[Any, Reference],
-        body: Any,
-        advance: Any,
-        frame: Any,
-    ) -> tuple[str, Any, int]:
-        """Mode, source and advance of an operand inside a loop; a strided one is loaded into a block first."""
-        if x in local:
-            return "v", local[x], 0
-        place = self.place_of(x)
-        if place.reference is None:
-            return "s", (FIXED, 0, self.number(x, self.code(x))), 0
-        shape, strides = self.entries[x].shape, place.strides
-        if shape != frame.shape:
-            strides, _ = arrays._expand(shape, strides, frame.shape)
-        size = self.entries[x].dtype.itemsize
-        if not any([s for s, n in zip(strides, frame.shape, strict=True) if n > 1]):
-            return "s", place.reference, 0
-        if _is_contiguous(frame.shape, strides):
-            return "v", place.reference, BLOCK * size
-        key = (place.reference, strides)
-        target = loaded.get(key)
-        if target is None:
-            offset = self._block([], BLOCK * size)
-            target = loaded[key] = (ARENA, 0, offset)
-            body.append(
-                [copy_kernels.load(self.code(x)), 0, target, place.reference, self.steps(frame.shape, strides), 0]
-            )
-            advance.append([0, 0, 0, 0, 0, BLOCK])
-        return "v", target, 0
+    def hot(self, source: str, *words: Any) -> None:
+        """Write the record of a loop whose kernel a fused one may replace."""
+        self.record(*words)
+        if self.tier is None:
+            self.loops.append((self.records[-1], source))
 
     # ---- the whole
 
@@ -627,7 +481,7 @@ class Assembler:
             if place.reference == target or value == leaf:
                 continue
             source: Any = place.reference
-            if source is None or not _is_contiguous(node.shape, place.strides) or source[0] == BINDING:
+            if source is None or not is_contiguous(node.shape, place.strides) or source[0] == BINDING:
                 size = aligned(node.numel * node.dtype.itemsize)
                 source = (ARENA, 0, self.arena.take(size))
                 self._load(source, value, place, node.numel)
@@ -641,16 +495,6 @@ class Assembler:
 
 _KERNELS: dict[Any, int] = {}  # (operation, dtypes, modes) -> address
 _NUMPY = {"f4": "f4", "f8": "f8", "i8": "i8", "i4": "i4", "u1": "u1", "b1": "?"}
-
-
-def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    expected = 1
-    for n, s in zip(reversed(shape), reversed(strides), strict=True):
-        if n != 1:
-            if s != expected:
-                return n == 0 or 0 in shape
-            expected *= n
-    return True
 
 
 assert RECORD_BYTES == 8 * WORDS

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import recording as tape
 from .assemble import Assembler
+from .fold import fold
 from .group import group, singles
 from .program import Program
 from .section import Section
@@ -18,23 +19,25 @@ def plan(
     writes: dict[int, int],
     want: Sequence[int],
     save: Iterable[int],
-    tier: int,
+    tier: int | None,
     guarded: bool = False,
 ) -> Program:
-    """The program that computes the wanted and saved values and the writes; tier 0 straight from the tape, tier 1 planned.
+    """The program that computes the wanted and saved values and the writes; tier 0 straight from the tape, tier 1 planned, tier 2
+    with loops compiled into fused kernels; None is tier 1 that moves up to tier 2 where use makes it worth it.
 
     A guarded program lands nothing in leaves' memory before all else is computed, so that it can be dropped until then.
     """
     section = Section(entries, writes, want, save)
-    if tier > 0:
+    if tier != 0:
         simplify(section)
-    units = group(section) if tier > 0 else singles(section)
+        fold(section)
+    units = singles(section) if tier == 0 else group(section)
     fallible = guarded or any([getattr(entries[slot].op, "fallible", False) for slot in section.order])
-    assembler = Assembler(section, fallible)
+    assembler = Assembler(section, fallible, tier)
     for number, slot in enumerate(section.want):
-        slot = section.canonical(slot)
+        slot = section.flat(slot)
         node = entries[slot]
-        computed = getattr(node.op, "kind", None) not in (None, "view")
+        computed = getattr(node.op, "kind", None) not in (None, "view") and slot not in section.folded
         if computed and slot not in assembler.saved_roots:
             assembler.outputs.setdefault(slot, number)
     assembler.assemble(units)

@@ -8,16 +8,19 @@ values. `run` is one call of the compiled sweep.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..kernels import background
 from ..kernels.matmul import PARALLEL, use_threads
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
 
 threads = [os.cpu_count() or 1]  # what `set_num_threads` sets
+HOT = 20  # runs after which a program's loops move to tier 2
 PIECE = 1 << 16  # records swept between two looks for Ctrl-C
 
 
@@ -25,6 +28,7 @@ class Program:
     """The executable form of a section."""
 
     __slots__ = (
+        "__weakref__",
         "_arena_at",
         "_binding_at",
         "_bound",
@@ -42,10 +46,12 @@ class Program:
         "arena_bytes",
         "count",
         "error_cell",
+        "hot",
         "kept",
         "kept_bytes",
         "lines",
         "products",
+        "runs",
         "sweep",
         "words",
     )  # fmt: skip
@@ -92,6 +98,9 @@ class Program:
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
         self.products = assembler.largest_product
+        self.runs = 0
+        at = {id(record): row for row, record in enumerate(rows)}
+        self.hot = [(at[id(record)] * WORDS, source) for record, source in assembler.loops]  # may move to tier 2
 
     def bind(
         self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int
@@ -165,6 +174,10 @@ class Program:
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
+        if self.hot:
+            self.runs += 1
+            if self.runs == HOT:
+                self.move_up()
         if self.products:
             use_threads(threads[0] if self.products >= PARALLEL else 1)
         if self.error_cell is None and check is None:
@@ -180,6 +193,20 @@ class Program:
             return False
         self._pieces(self._split, self.count)
         return True
+
+    def move_up(self) -> list[str]:
+        """Have the loops' fused kernels compiled; each takes its place when it is ready. Returns their sources."""
+        hot, self.hot = self.hot, []
+        this = weakref.ref(self)
+        for place, source in hot:
+
+            def store(address: int, place: int = place) -> None:
+                program = this()
+                if program is not None:
+                    program._flat[place] = address  # one store: a sweep that is running finds one kernel or the other
+
+            background.request(source, store)
+        return [source for _, source in hot]
 
     def _raise(self) -> None:
         record, position, size = (int(x) for x in self.error_cell)

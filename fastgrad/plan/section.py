@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .. import recording as tape
+from ..ops import arrays
 
 
 class Section:
     """One run's entries and what it has to deliver."""
 
-    __slots__ = ("bindings", "entries", "numbers", "order", "same", "save", "want", "writes")
+    __slots__ = ("_flat", "bindings", "entries", "folded", "numbers", "order", "same", "save", "want", "writes")
 
     def __init__(
         self, entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int]
@@ -26,6 +27,8 @@ class Section:
         self.want = want
         self.save = frozenset(save)
         self.same: dict[int, int] = {}
+        self.folded: dict[int, Any] = {}  # slots of constants that were computed while planning -> array of one element
+        self._flat: dict[int, int] = {}
         self.bindings, self.numbers = inputs(entries)
         self.order = live(entries, [*want, *self.save, *writes.values()])
 
@@ -35,6 +38,26 @@ class Section:
         while slot in same:
             slot = same[slot]
         return slot
+
+    def flat(self, slot: int) -> int:
+        """The slot whose elements these are, in the same order: views that only change the shape are looked through."""
+        found = self._flat.get(slot)
+        if found is None:
+            found = self.canonical(slot)
+            while True:
+                node = self.entries[found]
+                if getattr(node.op, "kind", None) != "view" or not self._keeps_order(node):
+                    break
+                found = self.canonical(node.operands[0])
+            self._flat[slot] = found
+        return found
+
+    def _keeps_order(self, view: Any) -> bool:
+        base = self.entries[self.canonical(view.operands[0])]
+        if base.numel != view.numel or view.op is arrays.as_strided:
+            return False
+        moved = view.op.move(base.shape, arrays.contiguous_strides(base.shape), view.attrs)
+        return moved is not None and moved[1] == 0 and is_contiguous(view.shape, moved[0])
 
 
 def inputs(entries: Sequence[Any]) -> tuple[dict[int, int], dict[int, int]]:
@@ -63,3 +86,14 @@ def live(entries: Sequence[Any], roots: Sequence[int]) -> list[int]:
                 needed[operand] = 1
     order.reverse()
     return order
+
+
+def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements at these strides lie row-major without gaps."""
+    expected = 1
+    for n, s in zip(reversed(shape), reversed(strides), strict=True):
+        if n != 1:
+            if s != expected:
+                return n == 0 or 0 in shape
+            expected *= n
+    return True
