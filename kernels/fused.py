@@ -19,6 +19,7 @@ from .loops import BLOCK
 from .reduce import LANES, block_of, wide
 
 SMALL = 64  # loops up to this length have it as a constant
+CHUNK = 256  # elements that pass from part to part at a time
 NAMES = "abcd"
 
 
@@ -69,12 +70,27 @@ def _name(number: int) -> str:
 
 
 class _Text:
-    """The parts of a kernel's source."""
+    """The parts of a kernel's source.
+
+    The steps run in parts, one after another over a chunk of elements that stays in the L1 cache: every part has one elementary
+    function at most (or the sine and cosine of one value), because a loop with several of them has too many constants for the
+    registers and the widest of their types for all. What passes from part to part lies in blocks on the stack.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.lines: list[str] = []
-        self.trigonometry = any(TRIGONOMETRY.search(s.expression) for s in loop.steps)
+        self.parts = [list(range(len(loop.steps)))] if loop.n == 1 else _parts(loop.steps)
+        part_of = {k: number for number, part in enumerate(self.parts) for k in part}
+        self.crossing: set[int] = (
+            set()
+        )  # steps whose value a later part reads, and which is not written to memory anyway
+        self.stored: set[int] = set()  # steps that a later part reads from the memory of their result
+        for k, step in enumerate(loop.steps):
+            for x in step.reads:
+                if x < 0 and part_of[~x] != part_of[k]:
+                    (self.crossing if loop.steps[~x].result < 0 else self.stored).add(~x)
+        self.chunk = loop.n or (CHUNK if len(self.parts) > 1 else BLOCK)
 
     def add(self, depth: int, *lines: str) -> None:
         self.lines += ["    " * depth + line for line in lines]
@@ -98,26 +114,55 @@ class _Text:
             if step.result >= 0:
                 self.add(1, f"t{k}_at = {pointer(step.dtype)}(p[{word}])")
                 word += 1
+            elif k in self.crossing:
+                self.add(1, f"t{k}_block = {pointer(step.dtype)[:-3]}_block({self.chunk})")
         for k, part in enumerate(loop.sums):
             self.add(1, f"sum{k}_at = {pointer(part.dtype)}(p[{word}])")
-            self.add(1, f"sum{k}_block = {TYPES[part.dtype][1]}_block({loop.n or BLOCK})")
+            if not self._in_memory(part.of):
+                self.add(1, f"sum{k}_block = {TYPES[part.dtype][1]}_block({loop.n or BLOCK})")
             word += 1
+
+    def _in_memory(self, of: int) -> bool:
+        """Whether a summed value lies side by side in memory anyway."""
+        return self.loop.operands[of].steps == (1,) if of >= 0 else self.loop.steps[~of].result >= 0
 
     def _read(self, k: int, index: str) -> str:
         operand = self.loop.operands[k]
         text = f"read(x{k}_at, {index}, {operand.memory}, {self.loop.memories})"
         return f"({text} != 0)" if operand.dtype == "b1" else text
 
-    def of_row(self, depth: int, row: str) -> None:
-        """Operands that have one value in a row of the matrix."""
-        for k, operand in enumerate(self.loop.operands):
-            if operand.steps is not None and len(operand.steps) == 2 and operand.steps[1] == 0:
-                self.add(depth, f"x{k} = {self._read(k, f'uintp(({row}) * {operand.steps[0]})')}")
+    def _wanted(self, part: int) -> set[int]:
+        """The operands and earlier steps (~number) that a part reads."""
+        inside = set(self.parts[part])
+        wanted = {x for k in inside for x in self.loop.steps[k].reads if x >= 0 or ~x not in inside}
+        if part == len(self.parts) - 1:
+            wanted |= {t.of for t in self.loop.sums if t.of >= 0 and not self._in_memory(t.of)}
+        return wanted
 
-    def element(self, depth: int, at: str, here: str, row: str, column: str, quick: bool) -> None:
-        """One element: index `at` in all, `here` in the block, at a row and a column of the matrix."""
+    def of_row(self, depth: int, row: str, part: int) -> None:
+        """Operands that have one value in a row of the matrix."""
+        for k in sorted(self._wanted(part)):
+            steps = self.loop.operands[k].steps if k >= 0 else None
+            if steps is not None and len(steps) == 2 and steps[1] == 0:
+                self.add(depth, f"x{k} = {self._read(k, f'uintp(({row}) * {steps[0]})')}")
+
+    def element(
+        self, depth: int, at: str, here: str, inner: str, row: str, column: str, part: int, quick: bool
+    ) -> None:
+        """One element of a part: index `at` in all, `here` in the block, `inner` in the chunk, at a row and a column of the
+        matrix."""
         loop = self.loop
-        for k, operand in enumerate(loop.operands):
+        for k in sorted(self._wanted(part)):
+            if k < 0:
+                step = loop.steps[~k]
+                text = (
+                    f"t{~k}_block[{inner}]"
+                    if ~k in self.crossing
+                    else f"read(t{~k}_at, {at}, {step.result}, {loop.memories})"
+                )
+                self.add(depth, f"t{~k} = {text} != 0" if step.dtype == "b1" else f"t{~k} = {text}")
+                continue
+            operand = loop.operands[k]
             if operand.steps == (1,):
                 self.add(depth, f"x{k} = {self._read(k, at)}")
             elif operand.steps is None:
@@ -125,64 +170,77 @@ class _Text:
             elif len(operand.steps) == 2 and operand.steps[1]:
                 far = f"uintp(({row}) * {operand.steps[0]}) + {column}" if operand.steps[0] else column
                 self.add(depth, f"x{k} = {self._read(k, far)}")
-        for k, step in enumerate(loop.steps):
-            names = dict(zip(NAMES, step.reads, strict=False))
-            text = re.sub(r"\b[abcd]\b", lambda found: _name(names[found.group()]), step.expression)
+        for k in self.parts[part]:
+            step = loop.steps[k]
+            text = _filled(step)
             if quick:
-                for argument, kind in {(m[3], m[2].upper()) for m in TRIGONOMETRY.finditer(text)}:
+                for argument, kind in sorted({(m[3], m[2].upper()) for m in TRIGONOMETRY.finditer(text)}):
                     self.add(depth, f"large |= uint8(abs({argument}) > vmath.TRIG_LIMIT_{kind})")
                 text = TRIGONOMETRY.sub(r"vmath.\1_\2(\3)", text)
             if step.dtype == "b1":
                 self.add(depth, f"t{k} = ({text}) != 0")
             else:
                 self.add(depth, f"t{k} = {TYPES[step.dtype][1]}({text})")
+            value = f"uint8(t{k})" if step.dtype == "b1" else f"t{k}"
             if step.result >= 0:
-                value = f"uint8(t{k})" if step.dtype == "b1" else f"t{k}"
                 self.add(depth, f"write(t{k}_at, {at}, {value}, {step.result}, {loop.memories})")
-        for k, part in enumerate(loop.sums):
-            self.add(depth, f"sum{k}_block[{here}] = {_name(part.of)}")
+            elif k in self.crossing:
+                self.add(depth, f"t{k}_block[{inner}] = {value}")
+        for k, total in enumerate(loop.sums):
+            here_now = ~total.of in self.parts[part] if total.of < 0 else part == len(self.parts) - 1
+            if here_now and not self._in_memory(total.of):
+                self.add(depth, f"sum{k}_block[{here}] = {_name(total.of)}")
 
-    def elements(self, depth: int, quick: bool) -> None:
-        """All elements of a block: `size` of them from `base` on."""
+    def elements(self, depth: int, part: int, quick: bool) -> None:
+        """The elements of a chunk: `count` of them from `first` on."""
         columns = self.loop.columns
+        here = "uintp(first - base) + i"
         if not columns:
-            self.add(depth, "for i in range(uintp(size)):")
-            self.element(depth + 1, "uintp(base) + i", "i", "", "", quick)
+            self.add(depth, "for i in range(uintp(count)):")
+            self.element(depth + 1, "uintp(first) + i", here, "i", "", "", part, quick)
             return
         self.add(
-            depth, "done = 0", f"row, column = base // {columns}, base % {columns}", "while done < size:",
-            f"    count = min({columns} - column, size - done)",
+            depth, "done = 0", f"row, column = first // {columns}, first % {columns}", "while done < count:",
+            f"    length = min({columns} - column, count - done)",
         )  # fmt: skip
-        self.of_row(depth + 1, "row")
-        self.add(depth + 1, "for i in range(uintp(count)):")
-        self.element(depth + 2, "uintp(base + done) + i", "uintp(done) + i", "row", "(uintp(column) + i)", quick)
-        self.add(depth + 1, "done += count", "column = 0", "row += 1")
+        self.of_row(depth + 1, "row", part)
+        self.add(depth + 1, "for i in range(uintp(length)):")
+        inner = "uintp(done) + i"
+        self.element(
+            depth + 2, f"uintp(first) + {inner}", f"uintp(first - base) + {inner}", inner, "row", "(uintp(column) + i)",
+            part, quick,
+        )  # fmt: skip
+        self.add(depth + 1, "done += length", "column = 0", "row += 1")
 
-    def matrix(self, depth: int, quick: bool) -> None:
+    def matrix(self, depth: int, part: int, quick: bool) -> None:
         """All elements of a small matrix, whose sizes are constants."""
         columns = self.loop.columns
         self.add(depth, f"for row in range(uintp({self.loop.n // columns})):")
-        self.of_row(depth + 1, "row")
+        self.of_row(depth + 1, "row", part)
         self.add(depth + 1, f"for column in range(uintp({columns})):")
         at = f"row * uintp({columns}) + column"
-        self.element(depth + 2, at, at, "row", "column", quick)
+        self.element(depth + 2, at, at, at, "row", "column", part, quick)
 
-    def twice(self, depth: int, write: str) -> None:
-        """The elements; where an argument of a trigonometric function turns out to be huge, once more the careful way."""
+    def all_parts(self, depth: int, write: str) -> None:
+        """A chunk; where an argument of a trigonometric function turns out to be huge, a part runs again the careful way."""
         emit = getattr(self, write)
-        if not self.trigonometry:
-            emit(depth, False)
-            return
-        self.add(depth, "large = uint8(0)")
-        emit(depth, True)
-        self.add(depth, "if large != 0:")
-        emit(depth + 1, False)
+        for part, steps in enumerate(self.parts):
+            if any(TRIGONOMETRY.search(_filled(self.loop.steps[k])) for k in steps):
+                self.add(depth, "large = uint8(0)")
+                emit(depth, part, True)
+                self.add(depth, "if large != 0:")
+                emit(depth + 1, part, False)
+            else:
+                emit(depth, part, False)
 
     def add_up(self, depth: int) -> None:
         """The sums of a block."""
         for k, part in enumerate(self.loop.sums):
             kind = TYPES[part.dtype][1]
-            self.lines += block_of(f"sum{k}_block", "0", kind, "    " * depth).splitlines()
+            source, base = f"sum{k}_block", "0"
+            if self._in_memory(part.of):
+                source, base = f"{_name(part.of)}_at", "base"
+            self.lines += block_of(source, base, kind, "    " * depth).splitlines()
             if part.whole:
                 self.add(depth, f"sum{k}_at[0] = {kind}({wide(part.dtype)}(0) + total)")
             else:
@@ -197,19 +255,51 @@ class _Text:
         loop = self.loop
         loaded = any(x.steps is None for x in loop.operands)
         if loop.n:
-            self.add(1, f"base, size = 0, {loop.n}")
+            self.add(1, f"base, size, first, count = 0, {loop.n}, 0, {loop.n}")
             self.loads(1)
-            self.twice(1, "matrix" if loop.columns else "elements")
+            self.all_parts(1, "matrix" if loop.columns else "elements")
             self.add_up(1)
-        elif loaded or self.trigonometry or loop.sums or loop.columns:
-            self.add(1, "base, last = start, start + n", "while base < last:", f"    size = min({BLOCK}, last - base)")
-            self.loads(2)
-            self.twice(2, "elements")
-            self.add_up(2)
-            self.add(2, "base += size")
+            return
+        if not (loaded or loop.sums or loop.columns or len(self.parts) > 1 or "_full_" in str(loop.steps)):
+            self.add(1, "base, first, count = start, start, n")
+            self.all_parts(1, "elements")
+            return
+        self.add(1, "base, last = start, start + n", "while base < last:", f"    size = min({BLOCK}, last - base)")
+        self.loads(2)
+        if self.chunk < BLOCK:
+            self.add(2, "first = base", "while first < base + size:", f"    count = min({CHUNK}, base + size - first)")
+            self.all_parts(3, "elements")
+            self.add(3, "first += count")
         else:
-            self.add(1, "base, size = start, n")
-            self.elements(1, False)
+            self.add(2, "first, count = base, size")
+            self.all_parts(2, "elements")
+        self.add_up(2)
+        self.add(2, "base += size")
+
+
+def _filled(step: Step) -> str:
+    """A step's expression with the names of what it reads."""
+    names = {letter: _name(x) for letter, x in zip(NAMES, step.reads, strict=False)}
+    return re.sub(r"\b[abcd]\b", lambda found: names[found.group()], step.expression)
+
+
+def _parts(steps: tuple[Step, ...]) -> list[list[int]]:
+    """The steps in parts with one elementary function each: a step stands in the first part that may have it."""
+    part_of: list[int] = []
+    functions: list[str | None] = [None]  # for each part, its function: text for the trigonometry of one value
+    for step in steps:
+        part = max([part_of[~x] for x in step.reads if x < 0], default=0)
+        if "vmath." in step.expression:
+            text = _filled(step)
+            angle = TRIGONOMETRY.search(text)
+            name = f"angle {angle[3]}" if angle is not None else text
+            while part < len(functions) and functions[part] not in (None, name if angle is not None else None):
+                part += 1
+            if part == len(functions):
+                functions.append(None)
+            functions[part] = name
+        part_of.append(part)
+    return [[k for k, at in enumerate(part_of) if at == part] for part in range(len(functions))]
 
 
 _HEAD = """
