@@ -421,11 +421,11 @@ class Assembler:
             return build(source)
         return lookup(source) if self.tier is None else None
 
-    def hot(self, source: str, *words: Any) -> None:
-        """Write the record of a loop whose kernel a fused one may replace."""
-        self.record(*words)
-        if self.tier is None:
-            self.loops.append((self.records[-1], source))
+    def loop_record(self, record: list[Any], source: str, where: list[list[Any]] | None = None) -> None:
+        """Write the record of a loop, whose kernel the fused one of `source` may replace."""
+        (self.records if where is None else where).append(record)
+        if source and self.tier is None:
+            self.loops.append((record, source))
 
     # ---- the whole
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..kernels import copy as copy_kernels
-from ..kernels import fused
+from ..kernels import fused, pool
 from ..kernels import reduce as reduce_kernels
 from ..kernels.loops import BLOCK, block_loop
 from ..kernels.sweep import WORDS
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .assemble import Assembler, Reference
 
 FIXED = 4
+PARALLEL = 40_000.0  # nanoseconds of work, roughly, from which on a loop is worth several threads
+MOST_PARTS = 16  # that a loop is cut into
 
 
 @dataclass
@@ -44,7 +46,7 @@ class _Member:
 
     slot: int
     node: Any
-    codes: tuple[str, ...]
+    text: str
     reads: list[int]
     y: Reference | None = None
 
@@ -81,30 +83,54 @@ class LoopUnit:
         self._describe()
         if self.n == 0:
             return
-        if (
-            len(self.members) == 1
-            and not self.totals
-            and all(x.steps is not None and len(x.steps) < 2 for x in self.inputs)
-        ):
-            self.emit.record(*self._record(self.members[0], {}))
-            return
-        source = self._source() if self.emit.tier in (None, 2) else ""
-        fused_kernel = self.emit.fused(source)
-        blocks = any(x.steps is None for x in self.inputs)
-        if fused_kernel is None or blocks:
-            self._load_blocks(fused_kernel is None)
-        pointers = self._pointers()
-        if fused_kernel is not None:
-            self.emit.record(fused_kernel, self.n, 0, 0, 0, pointers, 0)
+        ranges = self._ranges()
+        simple = all(x.steps is not None and len(x.steps) < 2 for x in self.inputs)
+        if simple and len(self.members) == 1 and not self.totals:
+            rows = [(self._record(self.members[0], {}, start, size), "") for start, size in ranges]
         else:
-            body, advance = self._body()
+            rows = self._rows(ranges)
+        if len(rows) == 1:
+            self.emit.loop_record(*rows[0])
+        else:
             first = len(self.emit.bodies)
-            self.emit.bodies += body
-            table = self.emit.words.put([w for row in advance for w in row + [0] * (WORDS - len(row))])
-            self.emit.hot(source, block_loop(), self.n, ("body", first), len(body), table, pointers, 0)
+            for record, source in rows:
+                self.emit.loop_record(record, source, self.emit.bodies)
+            self.emit.record(pool.parallel(), len(rows), ("body", first), pool.address())
         for total in self.totals:
             if not total.whole:
                 self._finish(total)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """(start, size) of the parts that may run on several threads: whole blocks each."""
+        weight = sum([0.15 + 0.7 * m.text.count("vmath.") for m in self.members])  # nanoseconds an element, roughly
+        parts = min(2 * pool.available(), MOST_PARTS) if weight * self.n >= PARALLEL else 1
+        blocks = (self.n + BLOCK - 1) // BLOCK
+        if parts < 3:  # one CPU
+            return [(0, self.n)]
+        edges = [min(blocks * k // parts * BLOCK, self.n) for k in range(parts + 1)]
+        return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+    def _rows(self, ranges: list[tuple[int, int]]) -> list[tuple[list[Any], str]]:
+        """The record of each range, and the source of the fused kernel that may replace its block loop."""
+        source = self._source() if self.emit.tier in (None, 2) else ""
+        kernel = self.emit.fused(source)
+        loaded = any(x.steps is None for x in self.inputs)
+        rows: list[tuple[list[Any], str]] = []
+        pointers: Any = None
+        for start, size in ranges:
+            if kernel is None or loaded:
+                self._load_blocks(kernel is None)
+            if pointers is None or loaded:
+                pointers = self._pointers()
+            if kernel is not None:
+                rows.append(([kernel, size, 0, 0, 0, pointers, start, 0], ""))
+                continue
+            body, advance = self._body(start)
+            first = len(self.emit.bodies)
+            self.emit.bodies += body
+            table = self.emit.words.put([w for row in advance for w in row + [0] * (WORDS - len(row))])
+            rows.append(([block_loop(), size, ("body", first), len(body), table, pointers, start, 0], source))
+        return rows
 
     # ---- the description
 
@@ -136,7 +162,8 @@ class LoopUnit:
                 self.totals.append(_Total(slot, reads[0], y, whole))
                 continue
             codes = tuple([entries[x].dtype.code for x in node.operands])
-            member = _Member(slot, node, codes, reads)
+            text = node.op.text(codes) if isinstance(node.op, Elementwise) else "a"
+            member = _Member(slot, node, text, reads)
             self.members.append(member)
             private = emit.remaining[slot] == uses.get(slot, 0) and slot not in emit.saved_roots
             if not private:
@@ -209,9 +236,8 @@ class LoopUnit:
             )
         steps = []
         for m in self.members:
-            text = m.node.op.text(m.codes) if isinstance(m.node.op, Elementwise) else "a"
             result = memory(m.y) if m.y is not None else -1
-            steps.append(fused.Step(text, tuple(m.reads), m.node.dtype.code, result))
+            steps.append(fused.Step(m.text, tuple(m.reads), m.node.dtype.code, result))
         sums = [fused.Sum(t.of, self.emit.code(t.slot), t.whole) for t in self.totals]
         small = self.n <= fused.SMALL or (self._columns and self.n <= BLOCK)
         return fused.source(
@@ -238,14 +264,14 @@ class LoopUnit:
             if x.steps is None or (every and len(x.steps) == 2):
                 x.block = self.emit.scratch(min(self.n, BLOCK) * x.size)
 
-    def _body(self) -> tuple[list[Any], list[Any]]:
-        """The records of one block, and by how much their words move from block to block."""
+    def _body(self, start: int) -> tuple[list[Any], list[Any]]:
+        """The records of the block at `start`, and by how much their words move from block to block."""
         emit = self.emit
         body: list[list[Any]] = []
         advance: list[list[int]] = []
         for x in self.inputs:
             if x.block is not None:
-                body.append([copy_kernels.load(x.dtype), 0, x.block, x.reference, x.table, 0])
+                body.append([copy_kernels.load(x.dtype), 0, x.block, x.reference, x.table, start])
                 advance.append([0, 0, 0, 0, 0, BLOCK])
         readers: dict[int, int] = {}
         for m in self.members:
@@ -263,13 +289,13 @@ class LoopUnit:
             for t in following.pop(of, ()):
                 code, size = emit.code(t.slot), emit.entries[t.slot].dtype.itemsize
                 kernel = reduce_kernels.whole_sum(code) if t.whole else reduce_kernels.block_sum(code)
-                body.append([kernel, 0, t.y, source])
+                body.append([kernel, 0, _moved(t.y, start // BLOCK * size), source])
                 advance.append([0, 0, size, step])
 
         for number, m in enumerate(self.members):
             if m.y is None:
                 local[~number] = (0, 0, self._block(idle, min(self.n, BLOCK) * m.node.dtype.itemsize))
-            record = self._record(m, local, number)
+            record = self._record(m, local, start, self.n, number)
             body.append(record)
             advance.append([0, 0, *[self._step(k) for k in (~number, *m.reads)]])
             add_up(~number, record[2], self._step(~number))
@@ -278,7 +304,7 @@ class LoopUnit:
                 if readers[k] == 0 and k in local:
                     idle.append((local[k][2], min(self.n, BLOCK) * self.members[~k].node.dtype.itemsize))
         for of in list(following):
-            add_up(of, self._where(of, local)[1], self._step(of))
+            add_up(of, self._where(of, local, start)[1], self._step(of))
         return body, advance
 
     def _step(self, k: int) -> int:
@@ -289,21 +315,21 @@ class LoopUnit:
         x = self.inputs[k]
         return BLOCK * x.size if x.steps == (1,) else 0
 
-    def _where(self, k: int, local: dict[int, Reference]) -> tuple[str, Any]:
+    def _where(self, k: int, local: dict[int, Reference], start: int) -> tuple[str, Any]:
         """Mode and source of an operand of a tier 1 record."""
         if k < 0:
-            return "v", self.members[~k].y or local[k]
+            return "v", local[k] if k in local else _moved(self.members[~k].y, self._step(k) // BLOCK * start)
         x = self.inputs[k]
         if x.block is not None:
             return "v", x.block
-        return ("v" if x.steps == (1,) else "s"), x.reference
+        return ("v" if x.steps == (1,) else "s"), _moved(x.reference, self._step(k) // BLOCK * start)
 
-    def _record(self, m: _Member, local: dict[int, Reference], number: int = -1) -> list[Any]:
-        found = [self._where(k, local) for k in m.reads]
-        y = m.y or local[~number]
+    def _record(self, m: _Member, local: dict[int, Reference], start: int, n: int, number: int = 0) -> list[Any]:
+        found = [self._where(k, local, start) for k in m.reads]
+        y = self._where(~number, local, start)[1]
         modes = ["w" if mode == "v" and source == y else mode for mode, source in found]
         kernel = self.emit._kernel(m.node, m.node.operands, modes)
-        return [kernel, self.n, y, *[source for _, source in found]]
+        return [kernel, n, y, *[source for _, source in found]]
 
     def _block(self, idle: list[tuple[int, int]], size: int) -> int:
         """The offset of a block inside a loop: one that is idle by now, or a new one for the time of the loop."""
@@ -319,6 +345,10 @@ class LoopUnit:
         y = emit._new(slot, emit._landing(slot, ()))
         blocks = (self.n + BLOCK - 1) // BLOCK
         emit.record(reduce_kernels.partial_sum(emit.code(slot)), blocks, y, total.y)
+
+
+def _moved(reference: Any, nbytes: int) -> Any:
+    return (reference[0], reference[1], reference[2] + nbytes) if nbytes else reference
 
 
 def merge(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
