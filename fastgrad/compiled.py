@@ -20,6 +20,7 @@ from . import execute, reverse
 from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .functions.views import place
+from .kernels import background
 from .names import Names
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
@@ -539,12 +540,13 @@ def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
 class Compiled:
     """A compiled function: call it as the original. `replays` counts what it holds."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], wait: bool = False) -> None:
         from .nn.module import structure_version
 
         self._version = structure_version
         functools.update_wrapper(self, function)
         self._function = function
+        self._wait = wait
         self._name = getattr(function, "__qualname__", type(function).__name__)
         self._replays: dict[Any, list[Replay]] = {}
         self._steps: list[Any] = []
@@ -606,6 +608,8 @@ class Compiled:
     def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
         """After some calls, write the quick way of a replay."""
         replay.uses += 1
+        if replay.uses == 2:
+            replay.program.move_up()
         if replay.uses in (3, 10, 100) and not kwargs:
             step = specialize(replay, list(args), tr.grad_enabled, self._names, self._version, _MISS)
             if step is not None:
@@ -651,6 +655,8 @@ class Compiled:
         replays.insert(0, replay)
         del replays[VARIANTS:]
         self._kept.pop(key, None)
+        if self._wait:
+            background.wait(replay.program.move_up())
         return _rebuild(replay.template, made, flat)
 
 
@@ -705,14 +711,21 @@ def _unflatten(value: Any, given: Any) -> Any:
 
 
 def compile(
-    model: Any = None, *, fullgraph: bool = False, dynamic: Any = None, backend: Any = None, mode: Any = None
+    model: Any = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: Any = None,
+    backend: Any = None,
+    mode: Any = None,
+    wait: bool = False,
 ) -> Any:
     """Record a function once per signature of its arguments and replay it afterwards, side effects included.
 
     A signature is the structure, shapes and dtypes of the arguments. Floats in the arguments, an optimizer's options and random
     numbers are read for every call; other values are part of the signature. Parameters, gradients, buffers and optimizer state
     that the function knows are read and written where they are at the time of the call. A branch on a tensor's value is checked
-    by every replay. Reading a value (`item`, `numpy`, `print`) inside is an error that names the line.
+    by every replay. With `wait` a call that records waits until its loops have been compiled into fused kernels, which
+    otherwise happens in another process while calls go on. Reading a value (`item`, `numpy`, `print`) inside is an error that names the line.
 
     >>> @fastgrad.compile
     ... def square_sum(x):
@@ -721,7 +734,7 @@ def compile(
     tensor(3.)
     """
     if model is None:
-        return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode)
+        return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode, wait=wait)
     if not callable(model):
         raise RuntimeError(f"compile: expected a function or a module, got {type(model).__name__}")
-    return Compiled(model)
+    return Compiled(model, wait)

@@ -24,9 +24,11 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+LIMIT = 1 << 30  # bytes of machine code that are kept on disk
 counters = {"kernels compiled": 0, "kernels loaded": 0}
 
 _addresses: dict[str, int] = {}
+_pruned: list[Path] = []  # the directory, once it has been looked through
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):  # no thread is inside of LLVM when the process forks
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -208,9 +210,26 @@ def _read(path: Path) -> bytes | None:
     return code if hashlib.sha256(code).digest() == checksum else None
 
 
+def _prune(directory: Path) -> None:
+    """Remove the files that have not been read for longest, if a directory has grown beyond LIMIT; once a process."""
+    if _pruned:
+        return
+    _pruned.append(directory)
+    found = [(x.stat(), x.path) for x in os.scandir(directory) if x.name.startswith("fastgrad_")]
+    total = sum([status.st_size for status, _ in found])
+    if total <= LIMIT:
+        return
+    for status, path in sorted(found, key=lambda x: max(x[0].st_atime, x[0].st_mtime)):
+        os.unlink(path)
+        total -= status.st_size
+        if total <= LIMIT // 2:
+            return
+
+
 def _write(path: Path, code: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _prune(path.parent)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:

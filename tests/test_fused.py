@@ -274,3 +274,48 @@ def test_a_tier_that_does_not_exist_is_refused():
     done = subprocess.run([sys.executable, "-c", "import fastgrad"], capture_output=True, text=True,
                           env={"FASTGRAD_TIER": "fast", "PYTHONPATH": ":".join(sys.path)})  # fmt: skip
     assert done.returncode != 0 and "FASTGRAD_TIER must be 0, 1 or 2" in done.stderr
+
+
+@pytest.mark.parametrize("shape", [(150_001,), (401, 400), (3, 70_000), (70_000, 3)], ids=str)
+def test_loops_on_several_threads_give_the_same_bits(shape):
+    rng = np.random.default_rng(1)
+    run = program(rng, shape, operands(rng, shape, fastgrad.float32))
+    threads = fastgrad.get_num_threads()
+    expected = at_tier(0, run)
+    try:
+        for n in (1, 2, 5):
+            fastgrad.set_num_threads(n)
+            assert at_tier(1, run) == expected
+            assert at_tier(2, run) == expected
+    finally:
+        fastgrad.set_num_threads(threads)
+
+
+def test_compile_waits_for_its_kernels():
+    factor = 1 + time.time_ns() % 10**6 / 1e6
+
+    @fastgrad.compile(wait=True)
+    def step(x):
+        return (fastgrad.exp(x) * factor + x).sum()
+
+    x = fastgrad.tensor(np.linspace(0, 1, 3000))
+    first = bits(step(x))
+    replay = next(r for replays in step._replays.values() for r in replays)
+    assert not replay.program.hot
+    place = [k for k in range(replay.program.count) if replay.program.words[k, 1] == 3000][0]
+    from fastgrad.kernels.loops import block_loop
+
+    assert replay.program.words[place, 0] != block_loop()
+    assert bits(step(x)) == first
+
+
+def test_the_kernels_directory_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTGRAD_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(build, "_pruned", [])
+    monkeypatch.setattr(build, "LIMIT", 10_000)
+    for k in range(20):
+        (tmp_path / f"fastgrad_{k}.o").write_bytes(b"x" * 1000)
+    (tmp_path / "mine.txt").write_text("not a kernel")
+    build.build(source_of_a_new_kernel())
+    left = [p for p in tmp_path.iterdir() if p.name.startswith("fastgrad_")]
+    assert len(left) <= 7 and (tmp_path / "mine.txt").exists()

@@ -8,6 +8,7 @@ in word 0 of the record when it has been compiled. A fused kernel that is there 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..kernels import copy as copy_kernels
@@ -108,7 +109,7 @@ class LoopUnit:
         if parts < 3:  # one CPU
             return [(0, self.n)]
         edges = [min(blocks * k // parts * BLOCK, self.n) for k in range(parts + 1)]
-        return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+        return [(a, b - a) for a, b in pairwise(edges) if b > a]
 
     def _rows(self, ranges: list[tuple[int, int]]) -> list[tuple[list[Any], str]]:
         """The record of each range, and the source of the fused kernel that may replace its block loop."""
