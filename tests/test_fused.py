@@ -302,7 +302,7 @@ def test_compile_waits_for_its_kernels():
     first = bits(step(x))
     replay = next(r for replays in step._replays.values() for r in replays)
     assert not replay.program.hot
-    place = [k for k in range(replay.program.count) if replay.program.words[k, 1] == 3000][0]
+    place = next(k for k in range(replay.program.count) if replay.program.words[k, 1] == 3000)
     from fastgrad.kernels.loops import block_loop
 
     assert replay.program.words[place, 0] != block_loop()
