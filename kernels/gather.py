@@ -4,6 +4,7 @@ Shapes: a and y are (outer, size, inner), a list of positions is `count` int64 v
 so, negative positions count from the end; one that is out of range is reported in the error cell (record number + 1, position, size) and skipped,
 and the program's effects are then dropped by the caller.
 Records: [kernel, record number, y, a, index, table, error, source]   table: outer, count, inner, size
+         bounds [kernel, record number, n, index, error, least, size, 0]   reports only
 """
 
 from .build import build
@@ -51,6 +52,23 @@ _BY_ELEMENT = """
                 {move}
 """
 
+_BOUNDS = """
+from numba import uintp
+from fastgrad.kernels.native import int64_at
+
+def kernel(record):
+    index, error, least, size = int64_at(record[3]), int64_at(record[4]), record[5], record[6]
+    n = record[2]
+    wrong = 0
+    for i in range(uintp(n)):
+        wrong |= (index[i] < least) | (index[i] >= size)
+    if wrong != 0 and error[0] == 0:
+        for i in range(n):
+            if (index[i] < least) | (index[i] >= size):
+                error[0], error[1], error[2] = record[1] + 1, index[i], size
+                return
+"""
+
 # name -> (by element?, negative positions?, what is done with element `far` of the big array and `near` of the small one)
 _MOVES = {
     "take": (False, False, "y[near + i] = a[far + i]"),
@@ -61,6 +79,16 @@ _MOVES = {
     "scatter_add": (True, False, "y[far] += source[near]"),
     "scatter": (True, False, "y[far] = source[near]"),
 }
+
+
+def bounds_kernel() -> int:
+    """The kernel that reports a position outside of least to size - 1."""
+    return build(_BOUNDS)
+
+
+def wraps(name: str) -> bool:
+    """Whether an operation's negative positions count from the end."""
+    return _MOVES[name][1]
 
 
 def gather_kernel(name: str, dtype: str) -> int:

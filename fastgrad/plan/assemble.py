@@ -15,6 +15,7 @@ from typing import Any
 from .. import recording as tape
 from ..kernels import copy as copy_kernels
 from ..kernels import elementwise as elementwise_kernels
+from ..kernels import gather as gather_kernels
 from ..kernels.build import build, lookup
 from ..kernels.sweep import RECORD_BYTES, WORDS
 from ..ops import arrays
@@ -376,10 +377,32 @@ class Assembler:
 
     def fallible(self, kernel: int, y: Reference, a: Reference, index: Reference, table: int, source: Any) -> None:
         """Write a record whose kernel may report an error."""
+        self._note_line(self._node)
+        self.record(kernel, len(self.records), y, a, index, table, self.error, source)
+
+    def _note_line(self, node: Any) -> None:
+        """The next record may report an error of this entry."""
         if self.error_cell is None:
             self.error_cell, self.error = self.words.block(3)
-        self.lines[len(self.records)] = self._node
-        self.record(kernel, len(self.records), y, a, index, table, self.error, source)
+        self.lines[len(self.records)] = node
+
+    def _check(self, slots: Sequence[int]) -> None:
+        """Write records that check the positions of entries; what follows them is executed if nothing was wrong."""
+        for slot in slots:
+            node = self.entries[slot]
+            base, positions = node.operands[:2]
+            n, size = self.entries[positions].numel, self.entries[base].shape[node.attrs]
+            index = self.contiguous(positions)
+            self._note_line(node)
+            least = -size if gather_kernels.wraps(node.op.name) else 0
+            self.record(gather_kernels.bounds_kernel(), len(self.records), n, index, self.error, least, size)
+        self._end_scratch()
+        self.split = len(self.records)
+
+    def _end_scratch(self) -> None:
+        for offset, size in self._scratch:
+            self.arena.give(offset, size)
+        self._scratch.clear()
 
     # ---- units
 
@@ -392,9 +415,7 @@ class Assembler:
         for slot in slots:
             for operand in self.entries[slot].operands:
                 self._done(operand)
-        for offset, size in self._scratch:
-            self.arena.give(offset, size)
-        self._scratch.clear()
+        self._end_scratch()
 
     def _single(self, slot: int) -> None:
         node = self._node = self.entries[slot]
@@ -429,17 +450,25 @@ class Assembler:
 
     # ---- the whole
 
-    def assemble(self, units: list[list[int]]) -> None:
-        """Write all records: the units, then what hands results over and lands values in leaves' memory."""
+    def assemble(
+        self, units: list[list[int]], fallible: Sequence[int] = (), rest: Sequence[list[int]] = ()
+    ) -> None:
+        """Write all records: the units, then what hands results over and lands values in leaves' memory. The units make the
+        positions of the `fallible` entries; these are checked before the `rest` of the units lands anything."""
         section = self.section
         self.lands = {}
         for leaf, value in section.writes.items():
             value = section.canonical(value)
             if value not in self.lands and value not in self.outputs:
                 self.lands[value] = leaf
-        self._chain = self._chains(units)
+        self._chain = self._chains([*units, *rest])
         for unit in units:
             self.unit(unit)
+        if fallible:
+            self._check(fallible)
+            self.is_fallible = False
+            for unit in rest:
+                self.unit(unit)
         self._tail()
 
     def _chains(self, units: list[list[int]]) -> dict[int, int]:
@@ -486,7 +515,8 @@ class Assembler:
                 source = (ARENA, 0, self.arena.take(size))
                 self._load(source, value, place, node.numel)
             moves.append((target, source, node))
-        self.split = len(self.records)
+        if self.is_fallible:
+            self.split = len(self.records)
         for target, source, node in moves:
             self.record(
                 copy_kernels.load(node.dtype.code), node.numel, target, source, self.words.put((1, node.numel, 1)), 0

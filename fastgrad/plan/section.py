@@ -40,24 +40,34 @@ class Section:
         return slot
 
     def flat(self, slot: int) -> int:
-        """The slot whose elements these are, in the same order: views that only change the shape are looked through."""
+        """The slot whose elements these are, in the same order: views that together only change the shape are looked through."""
         found = self._flat.get(slot)
         if found is None:
-            found = self.canonical(slot)
+            chain = [self.canonical(slot)]
+            numel = self.entries[slot].numel
             while True:
-                node = self.entries[found]
-                if getattr(node.op, "kind", None) != "view" or not self._keeps_order(node):
+                node = self.entries[chain[-1]]
+                if getattr(node.op, "kind", None) != "view" or node.op is arrays.as_strided:
                     break
-                found = self.canonical(node.operands[0])
+                base = self.canonical(node.operands[0])
+                if self.entries[base].numel != numel:
+                    break
+                chain.append(base)
+            found = next(s for k, s in reversed(list(enumerate(chain))) if self._keeps_order(chain[: k + 1]))
             self._flat[slot] = found
         return found
 
-    def _keeps_order(self, view: Any) -> bool:
-        base = self.entries[self.canonical(view.operands[0])]
-        if base.numel != view.numel or view.op is arrays.as_strided:
-            return False
-        moved = view.op.move(base.shape, arrays.contiguous_strides(base.shape), view.attrs)
-        return moved is not None and moved[1] == 0 and is_contiguous(view.shape, moved[0])
+    def _keeps_order(self, chain: list[int]) -> bool:
+        """Whether the first of a chain of views has the elements of the last one in their order."""
+        shape = self.entries[chain[-1]].shape
+        strides = arrays.contiguous_strides(shape)
+        for slot in reversed(chain[:-1]):
+            view = self.entries[slot]
+            moved = view.op.move(shape, strides, view.attrs)
+            if moved is None or moved[1] != 0:
+                return False
+            shape, strides = view.shape, moved[0]
+        return is_contiguous(shape, strides)
 
 
 def inputs(entries: Sequence[Any]) -> tuple[dict[int, int], dict[int, int]]:
@@ -71,6 +81,18 @@ def inputs(entries: Sequence[Any]) -> tuple[dict[int, int], dict[int, int]]:
         elif op is tape.SCALAR:
             numbers[node.slot] = len(numbers)
     return bindings, numbers
+
+
+def ancestors(section: Section, slots: Sequence[int]) -> set[int]:
+    """What the values of some slots are made from, the slots included."""
+    found: set[int] = set()
+    rest = [section.canonical(slot) for slot in slots]
+    while rest:
+        slot = rest.pop()
+        if slot not in found:
+            found.add(slot)
+            rest += [section.canonical(x) for x in section.entries[slot].operands]
+    return found
 
 
 def live(entries: Sequence[Any], roots: Sequence[int]) -> list[int]:
