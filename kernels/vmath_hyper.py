@@ -180,8 +180,7 @@ def asinh_f64(x):
     s, sl, half = sqrt_pair_f64(t)
     sl = fma(half, tl + fma(v, v, -p), sl)
     u, c = two_sum(0.5 * a, 0.5 * (a if big else s))
-    h, l = log_of_pair_f64(u, 0.0 if big else fma(0.5, sl, c), 1.0)
-    y = h + l if a > 0.5 else small
+    y = log_of_pair_f64(u, 0.0 if big else fma(0.5, sl, c), 1.0) if a > 0.5 else small
     return copysign(y if a < np.inf else a, x)
 
 
@@ -212,8 +211,8 @@ def acosh_f64(x):
     sl = fma(half, vl + fma(t, t, -p), sl) if v > 0.0 else 0.0
     w, wl = two_sum(t, s)
     u, c = two_sum(1.0, w)
-    h, l = log_of_pair_f64(x if big else u, 0.0 if big else c + (wl + sl), 1.0 if big else 0.0)
-    y = h + l if x < np.inf else x
+    y = log_of_pair_f64(x if big else u, 0.0 if big else c + (wl + sl), 1.0 if big else 0.0)
+    y = y if x < np.inf else x
     return y if x >= 1.0 else np.nan
 
 

@@ -7,25 +7,29 @@ exact.
 
 import numpy as np
 
-from .native import bits_of_float64, copysign, fabs, float64_of_bits, fma, rint, sqrt
+from .native import (
+    bits_of_float32,
+    bits_of_float64,
+    copysign,
+    fabs,
+    float32_of_bits,
+    float64_of_bits,
+    fma,
+    rint,
+    sqrt,
+)
 from .vmath_core import (
-    HALF_F32,
     ONE_F32,
-    ROUND_F32,
     ROUND_F64,
-    TWO_F32,
-    ZERO_F32,
     elementary,
     fast_two_sum,
     float32s,
     polynomial,
-    power_of_two_f32,
-    power_of_two_f64,
     scale_f64,
     sqrt_pair_f64,
 )
 from .vmath_exp import clamp_exp_f64, exp_kernel_f64, exp_short_f64, reduce_exp_f64
-from .vmath_log import LN2_HI_F64, LN2_LO_F64, split_any_f32, split_any_f64, split_f64
+from .vmath_log import INTEGER_F64, LN2_HI_F64, LN2_LO_F64, split_any_f64, split_f64
 
 LN2_F64 = 0.6931471805599453
 # (2 atanh(s) / s - 2) / s**2 = 2 / 3 + s**2 R(s**2), s <= 0.1716
@@ -38,13 +42,15 @@ POW_LOG_F64 = (  # R, minimax, relative error of the logarithm 2**-73.5
 # 2 / 3 + s**2 R(s**2) for pow_f32, 2**-44.9
 POW_LOG_F32 = (0.6666666667579167, 0.399999956237272, 0.2857210903938476, 0.22176191376541712, 0.19584136843019975)
 
-# m**(-1/3), 1/sqrt(2) <= m <= sqrt(2), minimax
-CBRT_F64 = (  # 2**-14.7
-    1.8745203572687053, -1.8618249039441812, 1.5612803947994613, -0.7023601502979122, 0.128360848330472,
+# The bits of x**(-1/3), as an integer, are about CBRT_BITS less a third of those of x (float64: of the upper 32 bits); then
+# y (1 + e P(e)) with e = 1 - x y**3 is x**(-1/3) for |e| <= 0.1031 (float32: 0.1035), P minimax
+CBRT_BITS_F64, CBRT_BITS_F32 = 1430186287.0 + ROUND_F64, np.float32(1419895442.0)
+CBRT_F64 = (  # absolute error of e P(e) 2**-31.2
+    0.33333333716150687, 0.2222222433630304, 0.17283303506799194,
+    0.14402035380933353, 0.1264462362097348, 0.11294121139627514,
 )  # fmt: skip
-CBRT_F32 = float32s(1.7307142, -1.2857354, 0.71333444, -0.15853487)  # 2**-11.9
-CBRT_HALF_F64, CBRT_TWO_F64 = 0.7937005259840998, 1.2599210498948732
-CBRT_HALF_F32, CBRT_TWO_F32, THIRD_F32, THREE_F32 = float32s(0.7937005259840998, 1.2599210498948732, 1.0 / 3.0, 3.0)
+CBRT_F32 = float32s(0.3333297, 0.22338745, 0.17452697)  # 2**-17.8
+THIRD_F32, UP_F32, ROOT_DOWN_F32, TINY_F32 = float32s(1.0 / 3.0, 2.0**24, 2.0**-8, 2.0**-126)
 INF_F32 = np.float32(np.inf)
 
 EXPONENT_MASK_F64, EXPONENT_MIN_F64, EXPONENT_MAX_F64 = 0x7FF << 52, 1 << 52, 2045 << 52
@@ -144,44 +150,35 @@ def rsqrt_f32(x):
 
 @elementary
 def cbrt_f64(x):
-    """|x| = 8**j v: an estimate of v**(-1/3), a step of third order, and one of second with an exact residual."""
+    """x y**2 with y = x**(-1/3): an estimate from the bits, a polynomial in its error, and a Newton step on the root."""
     a = fabs(x)
-    k, m = split_any_f64(a)
-    j = fma(k, 1.0 / 3.0, ROUND_F64) - ROUND_F64
-    third = fma(-3.0, j, k)
-    v = m * (2.0 if third > 0.0 else (0.5 if third < 0.0 else 1.0))
-    y = polynomial(m, CBRT_F64) * (CBRT_HALF_F64 if third > 0.0 else (CBRT_TWO_F64 if third < 0.0 else 1.0))
+    tiny = a < 2.0**-1022
+    v = a * 2.0**54 if tiny else a
+    word = float64_of_bits((bits_of_float64(v) >> 32) + INTEGER_F64) - ROUND_F64
+    y = float64_of_bits(bits_of_float64(fma(word, -1.0 / 3.0, CBRT_BITS_F64)) << 32)
     e = fma(-v * y, y * y, 1.0)
-    y = fma(y, e * fma(e, 2.0 / 9.0, 1.0 / 3.0), y)
+    y = fma(y * e, polynomial(e, CBRT_F64), y)
     w = y * y
     c = v * w
-    square = c * c
-    cube = square * c
-    low = fma(square, c, -cube) + fma(c, c, -square) * c
-    c = fma((v - cube) - low, w * (1.0 / 3.0), c)
-    y = copysign(c * power_of_two_f64(j), x)
-    return y if (a > 0.0) & (a < np.inf) else x
+    c = fma(fma(-c * c, c, v), w * (1.0 / 3.0), c)
+    y = copysign(c * 2.0**-18 if tiny else c, x)
+    return y if a < np.inf else x
 
 
 @elementary
 def cbrt_f32(x):
     """As cbrt_f64."""
     a = fabs(x)
-    k, m = split_any_f32(a)
-    j = fma(k, THIRD_F32, ROUND_F32) - ROUND_F32
-    third = fma(-THREE_F32, j, k)
-    v = m * (TWO_F32 if third > ZERO_F32 else (HALF_F32 if third < ZERO_F32 else ONE_F32))
-    y = polynomial(m, CBRT_F32)
-    y = y * (CBRT_HALF_F32 if third > ZERO_F32 else (CBRT_TWO_F32 if third < ZERO_F32 else ONE_F32))
+    tiny = a < TINY_F32
+    v = a * UP_F32 if tiny else a
+    y = float32_of_bits(np.int32(fma(np.float32(bits_of_float32(v)), -THIRD_F32, CBRT_BITS_F32)))
+    e = fma(-v * y, y * y, ONE_F32)
+    y = fma(y * e, polynomial(e, CBRT_F32), y)
     w = y * y
     c = v * w
     c = fma(fma(-c * c, c, v), w * THIRD_F32, c)
-    square = c * c
-    cube = square * c
-    low = fma(square, c, -cube) + fma(c, c, -square) * c
-    c = fma((v - cube) - low, w * THIRD_F32, c)
-    y = copysign(c * power_of_two_f32(j), x)
-    return y if (a > ZERO_F32) & (a < INF_F32) else x
+    y = copysign(c * ROOT_DOWN_F32 if tiny else c, x)
+    return y if a < INF_F32 else x
 
 
 @elementary

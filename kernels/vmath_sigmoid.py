@@ -21,7 +21,7 @@ from .vmath_core import (
     two_sum,
 )
 from .vmath_exp import EXP_MIN_F64, exp_f32, exp_kernel_f64, exp_parts_f32, reduce_exp_f64
-from .vmath_log import INF_F32, NAN_F32, log1p_f32, log_of_sum_f64
+from .vmath_log import INF_F32, LN2_HI_F64, NAN_F32, log1p_f32, log_of_sum_f64
 
 SQRT2_F64 = 1.4142135623730951
 SIGMOID_MIN_F64, SIGMOID_MAX_F64 = -780.0, 40.0  # beyond: x sigmoid(x) is -0 and x, rounded
@@ -150,7 +150,10 @@ def softplus_f64(x):
     u, c = fast_two_sum(1.0, eh)
     c = c + el
     upper = u > SQRT2_F64
-    h, l = log_of_sum_f64(1.0 if upper else 0.0, u * 0.5 if upper else u, c * 0.5 if upper else c)
+    k = 1.0 if upper else 0.0
+    f, l = log_of_sum_f64(k, u * 0.5 if upper else u, c * 0.5 if upper else c)
+    h, e = fast_two_sum(k * LN2_HI_F64, f)
+    l = l + e
     far = a < -20.0  # there log1p(e) = e - e**2 / 2, and c would lose bits
     h = eh if far else h
     l = fma(-0.5 * eh, eh, el) if far else l
