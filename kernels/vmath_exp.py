@@ -6,7 +6,7 @@ minimax polynomial for e**r. Where something follows in float64 (a quotient, a l
 
 import numpy as np
 
-from .native import copysign, fma
+from .native import bits_of_float32, bits_of_float64, copysign, fma
 from .vmath_core import (
     HALF_F32,
     ONE_F32,
@@ -68,6 +68,24 @@ def clamp_exp_f64(x):
 def clamp_exp_f32(x):
     x = EXP_MAX_F32 if x > EXP_MAX_F32 else x
     return EXP_MIN_F32 if x < EXP_MIN_F32 else x
+
+
+@elementary
+def reduce_exp_bits_f64(x):
+    """b, r, rl with x = n log 2 + r + rl, |r| <= log(2) / 2, n in the low bits of b, for |x| < 1000."""
+    rounded = fma(x, LOG2E_F64, ROUND_F64)
+    n = rounded - ROUND_F64
+    high = fma(-n, LN2_HI_F64, x)
+    r = fma(-n, LN2_LO_F64, high)
+    return bits_of_float64(rounded), r, fma(-n, LN2_LO_F64, high - r)
+
+
+@elementary
+def reduce_exp_bits_f32(x):
+    """b, r with x = n log 2 + r, n in the low bits of b, for |x| < 200."""
+    rounded = fma(x, LOG2E_F32, ROUND_F32)
+    n = rounded - ROUND_F32
+    return bits_of_float32(rounded), fma(-n, LN2_LO_F32, fma(-n, LN2_HI_F32, x))
 
 
 @elementary

@@ -8,7 +8,9 @@ import numpy as np
 
 from .native import bits_of_float32, bits_of_float64, float32_of_bits, float64_of_bits, fma
 from .vmath_core import (
+    EXPONENT_BITS_F64,
     HALF_F32,
+    ONE_BITS_F64,
     ONE_F32,
     ROUND_F64,
     ZERO_F32,
@@ -17,7 +19,6 @@ from .vmath_core import (
     float32s,
     polynomial,
     power_of_two_f32,
-    power_of_two_f64,
     two_sum,
 )
 
@@ -28,7 +29,6 @@ LN2_LO_F32 = np.float32(1.4286068203094173e-06)
 
 SQRT_HALF_BITS_F64 = 0x3FE6A09E667F3BCD
 SQRT_HALF_BITS_F32 = 0x3F3504F3
-ONE_BITS_F64, EXPONENT_BITS_F64 = 0x3FF0000000000000, -0x10000000000000
 INTEGER_F64 = 0x4338000000000000  # the bits of 1.5 * 2**52
 
 # (2 atanh(s) / s - 2) / s**2 in s**2, s <= 0.1716, minimax, relative error of the logarithm 2**-59.5
