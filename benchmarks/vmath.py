@@ -15,9 +15,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numba import njit
+
 from fastgrad.kernels.elementwise import elementwise
 from fastgrad.kernels.sweep import WORDS, sweep
-from numba import njit
 
 Arguments = tuple[float, float]
 
