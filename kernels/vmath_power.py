@@ -1,8 +1,8 @@
 """pow sqrt rsqrt cbrt hypot.
 
 pow in float64 takes the logarithm as a pair good to 2**-64 (after SLEEF), multiplies exactly and exponentiates the
-pair; pow in float32 does the same in plain float64. The roots polish an estimate by Newton steps whose last residual is
-exact.
+pair; pow in float32 does the same in plain float64, by logarithms to base 2. cbrt polishes an estimate by a polynomial and
+a Newton step.
 """
 
 import numpy as np
@@ -25,10 +25,11 @@ from .vmath_core import (
     fast_two_sum,
     float32s,
     polynomial,
-    scale_f64,
+    power_of_bits_f64,
+    scale_by_bits_f64,
     sqrt_pair_f64,
 )
-from .vmath_exp import clamp_exp_f64, exp_kernel_f64, exp_short_f64, reduce_exp_f64
+from .vmath_exp import EXP_F64, clamp_exp_f64, reduce_exp_bits_f64
 from .vmath_log import INTEGER_F64, LN2_HI_F64, LN2_LO_F64, split_any_f64, split_f64
 
 LN2_F64 = 0.6931471805599453
@@ -39,8 +40,13 @@ POW_LOG_F64 = (  # R, minimax, relative error of the logarithm 2**-73.5
     0.3999999999999998, 0.2857142857144384, 0.2222222221778975, 0.18181818843989858,
     0.1538455842885084, 0.13336264484040156, 0.1167578105540293, 0.11981750365038962,
 )  # fmt: skip
-# 2 / 3 + s**2 R(s**2) for pow_f32, 2**-44.9
-POW_LOG_F32 = (0.6666666667579167, 0.399999956237272, 0.2857210903938476, 0.22176191376541712, 0.19584136843019975)
+# for pow_f32: log2(m) / s = 2 atanh(s) / (s log 2) in s**2, s <= 0.1716, 2**-37.8, and 2**r on |r| <= 1/2, 2**-29.0, both minimax
+POW_LOG2_F32 = (2.885390081790086, 0.9617966733421196, 0.5770835848936633, 0.4116727236649211, 0.3407300130714004)
+POW_EXP2_F32 = (
+    1.000000000554172, 0.6931472057361125, 0.24022646890577753, 0.055503287772197346,
+    0.009618488966838246, 0.0013399931366474356, 0.00015345809408112463,
+)  # fmt: skip
+POW_MAX_F32, POW_MIN_F32 = 129.0, -152.0  # beyond: inf and 0, rounded
 
 # The bits of x**(-1/3), as an integer, are about CBRT_BITS less a third of those of x (float64: of the upper 32 bits); then
 # y (1 + e P(e)) with e = 1 - x y**3 is x**(-1/3) for |e| <= 0.1031 (float32: 0.1035), P minimax
@@ -84,17 +90,16 @@ def log_pair_f64(x):
     ql = fma(p, z * polynomial(z, POW_LOG_F64), ql)
     h, l = fast_two_sum(2.0 * s, q)
     a, al = fast_two_sum(k * LN2_HI_F64, h)
-    return a, al + fma(k, LN2_LO_F64, l + fma(2.0, sl, ql))
+    return fast_two_sum(a, al + fma(k, LN2_LO_F64, l + fma(2.0, sl, ql)))
 
 
 @elementary
 def signed_power_f64(x, y, power):
-    """x**y from |x|**y: the sign of an odd power, and NaN for a root of a negative number."""
+    """x**y from |x|**y: 1 where it is exact, the sign of an odd power, and NaN for a root of a negative number."""
+    power = 1.0 if (y == 0.0) | (fabs(x) == 1.0) else power
     half = 0.5 * y
-    integer = rint(y) == y
-    odd = integer & (rint(half) != half)
-    negative = (x < 0.0) & (x > -np.inf)
-    power = np.nan if negative & (not integer) else power
+    odd = fabs(half - rint(half)) == 0.5
+    power = np.nan if (x < 0.0) & (x > -np.inf) & (rint(y) != y) else power
     return copysign(power, x) if odd else power
 
 
@@ -104,33 +109,30 @@ def pow_f64(x, y):
     h, l = log_pair_f64(a)
     h = h if a < np.inf else a
     h = -np.inf if a == 0.0 else h
-    t = 0.0 if (h == 0.0) | (y == 0.0) else y * h
-    tl = fma(y, l, fma(y, h, -t))
-    tl = tl if (fabs(t) < 800.0) & (t != 0.0) else 0.0
-    n, r, rl = reduce_exp_f64(clamp_exp_f64(t))
+    t = y * h
+    tl = fma(y, l, fma(y, h, -t)) if fabs(t) < 800.0 else 0.0
+    b, r, rl = reduce_exp_bits_f64(clamp_exp_f64(t))
     r, rl = fast_two_sum(r, rl + tl)
-    e, el = exp_kernel_f64(r, rl)
-    power = scale_f64(e + el, n)
-    return signed_power_f64(x, y, power)
+    power = 1.0 + (r + fma(r * r, fma(r, polynomial(r, EXP_F64), 0.5), rl))
+    return signed_power_f64(x, y, scale_by_bits_f64(power, b))
 
 
 @elementary
 def pow_f32(x, y):
+    """2**(y log2 |x|) in float64."""
     x = np.float64(x)
     y = np.float64(y)
     a = fabs(x)
     k, m = split_f64(a)
-    f = m - 1.0
-    s = f / (m + 1.0)
-    z = s * s
-    h = fma(s * z, polynomial(z, POW_LOG_F32), s + s)
-    h = fma(k, LN2_F64, h)
+    s = (m - 1.0) / (m + 1.0)
+    h = fma(s, polynomial(s * s, POW_LOG2_F32), k)
     h = h if a < np.inf else a
     h = -np.inf if a == 0.0 else h
-    t = 0.0 if (h == 0.0) | (y == 0.0) else y * h
-    t = 89.0 if t > 89.0 else t
-    t = -105.0 if t < -105.0 else t
-    power = exp_short_f64(t)
+    t = y * h
+    t = POW_MAX_F32 if t > POW_MAX_F32 else t
+    t = POW_MIN_F32 if t < POW_MIN_F32 else t
+    rounded = t + ROUND_F64
+    power = polynomial(t - (rounded - ROUND_F64), POW_EXP2_F32) * power_of_bits_f64(bits_of_float64(rounded))
     return np.float32(signed_power_f64(x, y, power))
 
 

@@ -256,8 +256,9 @@ def pairs(name, dtype, n, seed=0):
     if name == "pow":
         base = np.exp2(np.concatenate([random.uniform(-3, 3, n), random.normal(0, 1e-3, n)]))
         a = np.concatenate([base, np.exp2(random.uniform(limits.minexp, limits.maxexp - 1, n))]).astype(dtype)
+        a[:2] = 1.4191285073488031, 0.7124340269647689  # logarithms of numbers far from a power of two
         largest = limits.maxexp * 0.999 / np.maximum(np.abs(np.log2(a.astype(np.float64))), 1e-9)
-        return a, (largest * random.uniform(-1, 1, 3 * n)).astype(dtype)
+        return a, (largest * np.append([0.999, -0.999], random.uniform(-1, 1, 3 * n - 2))).astype(dtype)
     a = random.normal(0, 10, n)
     signs = random.choice([-1.0, 1.0], (2, n))
     wide = np.exp2(random.uniform(limits.minexp - limits.nmant, limits.maxexp - 1.01, (2, n))) * signs

@@ -142,10 +142,13 @@ tan_op = elementwise("tan", lambda a: tan(a), lambda g, y, a: (g * (1 + y * y),)
 asin_op = elementwise("asin", lambda a: asin(a), lambda g, y, a: (g * rsqrt(1 - a * a),), types="float")
 acos_op = elementwise("acos", lambda a: acos(a), lambda g, y, a: (-g * rsqrt(1 - a * a),), types="float")
 atan_op = elementwise("atan", lambda a: atan(a), lambda g, y, a: (g / (a * a + 1),), types="float")
-atan2_op = elementwise(
+atan2_op = elementwise(  # at the origin PyTorch's gradients are zero
     "atan2",
     lambda a, b: atan2(a, b),
-    lambda g, y, a, b: (g * b * reciprocal(a * a + b * b), -g * a * reciprocal(a * a + b * b)),
+    lambda g, y, a, b: (
+        where(a * a + b * b == 0, 0, g * b * reciprocal(a * a + b * b)),
+        where(a * a + b * b == 0, 0, -g * a * reciprocal(a * a + b * b)),
+    ),
     types="float",
 )
 hypot_op = elementwise("hypot", lambda a, b: hypot(a, b), lambda g, y, a, b: (g * (a / y), g * (b / y)), types="float")
