@@ -32,7 +32,6 @@ from .vmath_core import (
 from .vmath_exp import EXP_F64, clamp_exp_f64, reduce_exp_bits_f64
 from .vmath_log import INTEGER_F64, LN2_HI_F64, LN2_LO_F64, split_any_f64, split_f64
 
-LN2_F64 = 0.6931471805599453
 # (2 atanh(s) / s - 2) / s**2 = 2 / 3 + s**2 R(s**2), s <= 0.1716
 TWO_THIRDS_HI_F64 = 0.6666666666666666
 TWO_THIRDS_LO_F64 = 3.700743415417188e-17

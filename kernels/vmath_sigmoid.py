@@ -18,7 +18,6 @@ from .vmath_core import (
     power_of_two_f32,
     scale_by_bits_f64,
     scale_down_f32,
-    scale_f64,
     two_sum,
 )
 from .vmath_exp import (
@@ -28,7 +27,6 @@ from .vmath_exp import (
     exp_kernel_f64,
     exp_parts_f32,
     reduce_exp_bits_f64,
-    reduce_exp_f64,
 )
 from .vmath_log import INF_F32, LN2_HI_F64, NAN_F32, log1p_f32, log_of_sum_f64
 
@@ -174,10 +172,10 @@ def softplus_f64(x):
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
     a = -fabs(x)
     a = EXP_MIN_F64 if a < EXP_MIN_F64 else a
-    n, r, rl = reduce_exp_f64(a)
+    b, r, rl = reduce_exp_bits_f64(a)
     eh, el = exp_kernel_f64(r, rl)
-    eh = scale_f64(eh, n)
-    el = scale_f64(el, n)
+    eh = scale_by_bits_f64(eh, b)
+    el = scale_by_bits_f64(el, b)
     u, c = fast_two_sum(1.0, eh)
     c = c + el
     upper = u > SQRT2_F64
