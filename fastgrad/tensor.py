@@ -626,7 +626,15 @@ class Tensor:
     log, log2, log10, log1p = pointwise.log, pointwise.log2, pointwise.log10, pointwise.log1p
     sqrt, rsqrt, square, reciprocal = pointwise.sqrt, pointwise.rsqrt, pointwise.square, pointwise.reciprocal
     sin, cos, tan, tanh = pointwise.sin, pointwise.cos, pointwise.tan, pointwise.tanh
+    asin, acos, atan, atan2 = pointwise.asin, pointwise.acos, pointwise.atan, pointwise.atan2
+    arcsin, arccos, arctan, arctan2 = pointwise.asin, pointwise.acos, pointwise.atan, pointwise.atan2
+    sinh, cosh, hypot, sinc = pointwise.sinh, pointwise.cosh, pointwise.hypot, pointwise.sinc
+    asinh, acosh, atanh = pointwise.asinh, pointwise.acosh, pointwise.atanh
+    arcsinh, arccosh, arctanh = pointwise.asinh, pointwise.acosh, pointwise.atanh
+    logaddexp, xlogy = pointwise.logaddexp, pointwise.xlogy
+    deg2rad, rad2deg = pointwise.deg2rad, pointwise.rad2deg
     sigmoid, relu, erf = pointwise.sigmoid, pointwise.relu, pointwise.erf
+    erfc, erfinv = pointwise.erfc, pointwise.erfinv
     floor, ceil, trunc, round = pointwise.floor, pointwise.ceil, pointwise.trunc, pointwise.round
     isnan, isfinite, isinf = pointwise.isnan, pointwise.isfinite, pointwise.isinf
     logical_not, logical_and = pointwise.logical_not, pointwise.logical_and

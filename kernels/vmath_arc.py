@@ -36,6 +36,9 @@ ATAN_F64 = (  # 2**-59.4
     -0.017908147545219084,
 )  # fmt: skip
 ATAN_F32 = float32s(-0.33333316, 0.19998528, -0.14244391, 0.10599169, -0.060900554)  # 2**-30.4
+ATAN_WIDE_F32 = float32s(  # the same, q <= 1, 2**-28.5
+    -0.333333, 0.1999853, -0.14264014, 0.10950861, -0.08399208, 0.05787887, -0.031093534, 0.010866272, -0.0017821451,
+)  # fmt: skip
 
 PI_HI_F64, PI_LO_F64 = 3.141592653589793, 1.2246467991473532e-16
 HALF_PI_HI_F64, HALF_PI_LO_F64 = 1.5707963267948966, 6.123233995736766e-17
@@ -46,8 +49,7 @@ QUARTER_PI_HI_F32, QUARTER_PI_LO_F32 = float32s(0.7853975296020508, 6.3379539752
 
 TAN_PI_8_F64, TAN_3PI_8_F64 = 0.4142135623730951, 2.414213562373095
 TAN_PI_8_F32, TAN_3PI_8_F32 = float32s(0.4142135623730951, 2.414213562373095)
-FOUR_F32, ATAN_MAX_F32, INF_F32, NAN_F32 = float32s(4.0, 2.0**30, np.inf, np.nan)
-HUGE_F32, SMALL_F32, UP_F32, DOWN_F32 = float32s(2.0**100, 2.0**30, 2.0**60, 2.0**-50)
+ATAN_MAX_F32, NAN_F32 = float32s(2.0**30, np.nan)
 
 
 @elementary
@@ -177,26 +179,17 @@ def atan2_f64(y, x):
 
 @elementary
 def atan2_f32(y, x):
+    """One polynomial as far as 1: no second division, and nothing to scale."""
     ax = fabs(x)
     ay = fabs(y)
     swap = ay > ax
-    d = ay if swap else ax
     n = ax if swap else ay
-    both = n == INF_F32
-    n = (ONE_F32 if both else ZERO_F32) if d == INF_F32 else n
-    d = ONE_F32 if (d == INF_F32) | (d == ZERO_F32) else d
-    scale = DOWN_F32 if d > HUGE_F32 else (UP_F32 if d < SMALL_F32 else ONE_F32)
-    n = n * scale
-    d = d * scale
-    turn = n > TAN_PI_8_F32 * d
-    q = (n - d if turn else n) / (n + d if turn else d)
+    d = ay if swap else ax
+    q = n / d if n < d else (ONE_F32 if d > ZERO_F32 else ZERO_F32)
     z = q * q
-    tail = q * z * polynomial(z, ATAN_F32)
+    tail = fma(q * z, polynomial(z, ATAN_WIDE_F32), q)
     negative = bits_of_float32(x) < np.int32(0)
-    k = ONE_F32 if turn else ZERO_F32
-    k = TWO_F32 - k if swap else k
-    k = FOUR_F32 - k if negative else k
-    flip = -ONE_F32 if swap != negative else ONE_F32
-    s, e = fast_two_sum(k * QUARTER_PI_HI_F32, flip * q)
-    angle = s + (e + fma(flip, tail, k * QUARTER_PI_LO_F32))
+    high = HALF_PI_HI_F32 if swap else (PI_HI_F32 if negative else ZERO_F32)
+    low = HALF_PI_LO_F32 if swap else (PI_LO_F32 if negative else ZERO_F32)
+    angle = high + (low - tail if swap != negative else low + tail)
     return NAN_F32 if (x != x) | (y != y) else copysign(angle, y)

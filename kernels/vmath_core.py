@@ -30,9 +30,10 @@ ROUND_F32 = np.float32(1.5 * 2.0**23)
 EXPONENT_F64 = ROUND_F64 + 1023.0
 EXPONENT_F32 = np.float32(1.5 * 2.0**23 + 127.0)
 ZERO_F32, HALF_F32, ONE_F32, TWO_F32 = float32s(0.0, 0.5, 1.0, 2.0)
-DOWN_F32 = np.float32(2.0**-30)
 FAR_F32, FAR_POWER_F32 = float32s(-64.0, 2.0**-64)
-EXPONENT_DOWN_F32, EXPONENT_UP_F32 = EXPONENT_F32 + np.float32(30.0), EXPONENT_F32 - ONE_F32
+ONE_BITS_F64, EXPONENT_BITS_F64 = 0x3FF0000000000000, -0x10000000000000  # of 1.0; all but the fraction
+ONE_BITS_F32, EXPONENT_BITS_F32 = np.int32(0x3F800000), np.int32(-0x800000)
+SHIFT_F32, HALF_SHIFT_F32 = np.int32(23), np.int32(22)
 
 
 @intrinsic
@@ -121,19 +122,30 @@ def power_of_two_f32(n):
 
 
 @elementary
-def scale_f64(x, n):
-    """x * 2**n, rounded once, for x around 1 and an integral float n in [-1082, 1024]."""
-    down = n < 0.0
-    power = float64_of_bits(bits_of_float64(n + (EXPONENT_F64 + 60.0 if down else EXPONENT_F64 - 1.0)) << 52)
-    return x * power * (2.0**-60 if down else 2.0)
+def power_of_bits_f64(b):
+    """2**n for n in [-1022, 1023], n in the low bits of the int64 b (as in the bits of n + ROUND_F64)."""
+    return float64_of_bits((b << 52) + ONE_BITS_F64)
 
 
 @elementary
-def scale_f32(x, n):
-    """x * 2**n, rounded once, for x around 1 and an integral float n in [-156, 128]."""
-    down = n < ZERO_F32
-    power = float32_of_bits(np.int32(bits_of_float32(n + (EXPONENT_DOWN_F32 if down else EXPONENT_UP_F32)) << 23))
-    return x * power * (DOWN_F32 if down else TWO_F32)
+def power_of_bits_f32(b):
+    """2**n for n in [-126, 127], n in the low bits of the int32 b (as in the bits of n + ROUND_F32)."""
+    return float32_of_bits(np.int32(np.int32(b << SHIFT_F32) + ONE_BITS_F32))
+
+
+@elementary
+def scale_by_bits_f64(x, b):
+    """x * 2**n, rounded once, for n in [-1130, 1024] in the low bits of the int64 b, and any x that is not tiny."""
+    half = (b << 51) & EXPONENT_BITS_F64
+    return x * float64_of_bits(half + ONE_BITS_F64) * float64_of_bits((b << 52) - half + ONE_BITS_F64)
+
+
+@elementary
+def scale_by_bits_f32(x, b):
+    """x * 2**n, rounded once, for n in [-190, 128] in the low bits of the int32 b, and any x that is not tiny."""
+    half = np.int32(np.int32(b << HALF_SHIFT_F32) & EXPONENT_BITS_F32)
+    rest = np.int32(np.int32(b << SHIFT_F32) - half)
+    return x * float32_of_bits(np.int32(half + ONE_BITS_F32)) * float32_of_bits(np.int32(rest + ONE_BITS_F32))
 
 
 @elementary

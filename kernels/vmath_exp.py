@@ -6,7 +6,7 @@ minimax polynomial for e**r. Where something follows in float64 (a quotient, a l
 
 import numpy as np
 
-from .native import copysign, fma
+from .native import bits_of_float32, bits_of_float64, copysign, fma
 from .vmath_core import (
     HALF_F32,
     ONE_F32,
@@ -19,8 +19,8 @@ from .vmath_core import (
     polynomial,
     power_of_two_f32,
     power_of_two_f64,
-    scale_f32,
-    scale_f64,
+    scale_by_bits_f32,
+    scale_by_bits_f64,
 )
 
 LOG2E_F64 = 1.4426950408889634
@@ -71,6 +71,24 @@ def clamp_exp_f32(x):
 
 
 @elementary
+def reduce_exp_bits_f64(x):
+    """b, r, rl with x = n log 2 + r + rl, |r| <= log(2) / 2, n in the low bits of b, for |x| < 1000."""
+    rounded = fma(x, LOG2E_F64, ROUND_F64)
+    n = rounded - ROUND_F64
+    high = fma(-n, LN2_HI_F64, x)
+    r = fma(-n, LN2_LO_F64, high)
+    return bits_of_float64(rounded), r, fma(-n, LN2_LO_F64, high - r)
+
+
+@elementary
+def reduce_exp_bits_f32(x):
+    """b, r with x = n log 2 + r, n in the low bits of b, for |x| < 200."""
+    rounded = fma(x, LOG2E_F32, ROUND_F32)
+    n = rounded - ROUND_F32
+    return bits_of_float32(rounded), fma(-n, LN2_LO_F32, fma(-n, LN2_HI_F32, x))
+
+
+@elementary
 def reduce_exp_f64(x):
     """n, r, rl with x = n log 2 + r + rl, |r| <= log(2) / 2, for |x| < 1000."""
     n = fma(x, LOG2E_F64, ROUND_F64) - ROUND_F64
@@ -104,18 +122,16 @@ def exp_parts_f32(x, xl):
 
 @elementary
 def exp_f64(x):
-    n, r, rl = reduce_exp_f64(clamp_exp_f64(x))
+    b, r, rl = reduce_exp_bits_f64(clamp_exp_f64(x))
     p = fma(r, polynomial(r, EXP_F64), 0.5)
-    return scale_f64(1.0 + (r + fma(r * r, p, rl)), n)
+    return scale_by_bits_f64(1.0 + (r + fma(r * r, p, rl)), b)
 
 
 @elementary
 def exp_f32(x):
-    x = clamp_exp_f32(x)
-    n = fma(x, LOG2E_F32, ROUND_F32) - ROUND_F32
-    r = fma(-n, LN2_LO_F32, fma(-n, LN2_HI_F32, x))
+    b, r = reduce_exp_bits_f32(clamp_exp_f32(x))
     p = fma(r, polynomial(r, EXP_F32), HALF_F32)
-    return scale_f32(ONE_F32 + fma(r * r, p, r), n)
+    return scale_by_bits_f32(ONE_F32 + fma(r * r, p, r), b)
 
 
 @elementary
@@ -130,22 +146,22 @@ def exp_short_f64(x):
 def exp2_f64(x):
     x = EXP2_MAX_F64 if x > EXP2_MAX_F64 else x
     x = EXP2_MIN_F64 if x < EXP2_MIN_F64 else x
-    n = (x + ROUND_F64) - ROUND_F64
-    f = x - n
+    rounded = x + ROUND_F64
+    f = x - (rounded - ROUND_F64)
     r = f * LN2_FULL_HI_F64
     rl = fma(f, LN2_FULL_LO_F64, fma(f, LN2_FULL_HI_F64, -r))
     p = fma(r, polynomial(r, EXP_F64), 0.5)
-    return scale_f64(1.0 + (r + fma(r * r, p, rl)), n)
+    return scale_by_bits_f64(1.0 + (r + fma(r * r, p, rl)), bits_of_float64(rounded))
 
 
 @elementary
 def exp2_f32(x):
     x = EXP2_MAX_F32 if x > EXP2_MAX_F32 else x
     x = EXP2_MIN_F32 if x < EXP2_MIN_F32 else x
-    n = (x + ROUND_F32) - ROUND_F32
-    r = (x - n) * LN2_F32
+    rounded = x + ROUND_F32
+    r = (x - (rounded - ROUND_F32)) * LN2_F32
     p = fma(r, polynomial(r, EXP_F32), HALF_F32)
-    return scale_f32(ONE_F32 + fma(r * r, p, r), n)
+    return scale_by_bits_f32(ONE_F32 + fma(r * r, p, r), bits_of_float32(rounded))
 
 
 @elementary

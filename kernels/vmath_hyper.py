@@ -1,8 +1,8 @@
 """sinh cosh tanh asinh acosh atanh.
 
 sinh and cosh: with |x| = n log 2 + r, P = 2**(n-1) and M = 2**(-n-1), sinh(|x|) = (P - M) cosh(r) + (P + M) sinh(r)
-and cosh(x) = (P + M) cosh(r) + (P - M) sinh(r): two short polynomials, no division, no cancellation. tanh is a quotient
-of pairs made of e**(2|x|). asinh and acosh feed a pair to the logarithm, with a polynomial of their own for small
+and cosh(x) = (P + M) cosh(r) + (P - M) sinh(r): two short polynomials, no division, no cancellation. tanh(|x|) is a small
+quotient beside |x|, or beside 3 / 4: with d = e**(2|x|) + 1 it is 3 / 4 + (d - 8) / (4 d), which forgives d its rounding. asinh and acosh feed a pair to the logarithm, with a polynomial of their own for small
 arguments; atanh reduces its own quotient.
 """
 
@@ -21,13 +21,24 @@ from .vmath_core import (
     fast_two_sum,
     float32s,
     polynomial,
+    power_of_bits_f32,
+    power_of_bits_f64,
     power_of_two_f32,
     power_of_two_f64,
     sqrt_pair_f32,
     sqrt_pair_f64,
     two_sum,
 )
-from .vmath_exp import LN2_HI_F32, LN2_LO_F32, LOG2E_F32, exp_f32, expm1_tail_f64, reduce_exp_f64
+from .vmath_exp import (
+    EXP_F32,
+    EXP_F64,
+    LN2_HI_F32,
+    LN2_LO_F32,
+    LOG2E_F32,
+    reduce_exp_bits_f32,
+    reduce_exp_bits_f64,
+    reduce_exp_f64,
+)
 from .vmath_log import (
     INF_F32,
     LN2_HI_F64,
@@ -49,7 +60,10 @@ COSH_F64 = (  # 2**-70.0
 )  # fmt: skip
 SINH_F32 = float32s(0.16666518, 0.008368971)  # 2**-28.2
 COSH_F32 = float32s(0.5, 0.04166646, 0.0013935425)  # 2**-33.2
-# (tanh(a) / a - 1) / a**2 in a**2, a <= 0.625, minimax, 2**-27.7
+# (tanh(a) / a - 1) / a**2 in a**2, a <= 0.9, as a quotient, minimax, relative error of tanh 2**-61.8
+TANH_UP_F64 = (-0.24647665938256894, -0.01583135782923493, -0.00017991195690987528, -1.277127957171241e-08)
+TANH_DOWN_F64 = (0.7394299781477068, 0.34326606474678667, 0.01812892721220621, 0.00018806500702768395)
+# the same, a <= 0.625, 2**-27.7
 TANH_F32 = float32s(-0.3333328, 0.13331406, -0.05373652, 0.020628193, -0.0056923386)
 # (asinh(a) / a - 1) / a**2 in a**2, a <= 0.5, minimax
 ASINH_F64 = (  # 2**-60.4
@@ -73,6 +87,7 @@ HYPERBOLIC_MAX_F64 = 711.0  # beyond: inf
 HYPERBOLIC_MAX_F32 = np.float32(90.0)
 FOUR_F32, THREE_F32 = float32s(4.0, 3.0)
 LEAST_EXPONENT_F32, TINY_F32, BIG_F32 = float32s(-100.0, 2.0**-14, 2.0**14)
+TANH_SPLIT_F64 = 0.75
 TANH_MAX_F32, TANH_SPLIT_F32 = float32s(10.0, 0.625)
 
 
@@ -145,17 +160,13 @@ def cosh_f32(x):
 def tanh_f64(x):
     a = fabs(x)
     a = 22.0 if a > 22.0 else a
-    n, r, rl = reduce_exp_f64(a + a)
-    power = power_of_two_f64(n)
-    p = power * r
-    tail = power * expm1_tail_f64(r, rl)
-    up = power + 1.0
-    d, dl = fast_two_sum(up, p)
-    d, dl = fast_two_sum(d, dl + (tail + (1.0 - (up - power))))
-    t, tl = fast_two_sum(d, -2.0)
-    t, tl = fast_two_sum(t, tl + dl)
-    q, ql = divide_pairs_f64(t, tl, d, dl)
-    return copysign(q + ql, x)
+    small = a < TANH_SPLIT_F64
+    b, r, _ = reduce_exp_bits_f64(a + a)
+    power = power_of_bits_f64(b)
+    d = fma(power, r + r * r * fma(r, polynomial(r, EXP_F64), 0.5), power + 1.0)
+    z = a * a
+    q = (z * polynomial(z, TANH_UP_F64) if small else d - 8.0) / (polynomial(z, TANH_DOWN_F64) if small else d)
+    return copysign(fma(a if small else 0.25, q, a if small else 0.75), x)
 
 
 @elementary
@@ -164,8 +175,10 @@ def tanh_f32(x):
     a = TANH_MAX_F32 if a > TANH_MAX_F32 else a
     z = a * a
     small = fma(a * z, polynomial(z, TANH_F32), a)
-    large = ONE_F32 - TWO_F32 / (exp_f32(a + a) + ONE_F32)
-    return copysign(large if a > TANH_SPLIT_F32 else small, x)
+    b, r = reduce_exp_bits_f32(a + a)
+    power = power_of_bits_f32(b)
+    d = fma(power, fma(r * r, fma(r, polynomial(r, EXP_F32), HALF_F32), r), power + ONE_F32)
+    return copysign(ONE_F32 - TWO_F32 / d if a > TANH_SPLIT_F32 else small, x)
 
 
 @elementary
@@ -180,8 +193,7 @@ def asinh_f64(x):
     s, sl, half = sqrt_pair_f64(t)
     sl = fma(half, tl + fma(v, v, -p), sl)
     u, c = two_sum(0.5 * a, 0.5 * (a if big else s))
-    h, l = log_of_pair_f64(u, 0.0 if big else fma(0.5, sl, c), 1.0)
-    y = h + l if a > 0.5 else small
+    y = log_of_pair_f64(u, 0.0 if big else fma(0.5, sl, c), 1.0) if a > 0.5 else small
     return copysign(y if a < np.inf else a, x)
 
 
@@ -212,8 +224,8 @@ def acosh_f64(x):
     sl = fma(half, vl + fma(t, t, -p), sl) if v > 0.0 else 0.0
     w, wl = two_sum(t, s)
     u, c = two_sum(1.0, w)
-    h, l = log_of_pair_f64(x if big else u, 0.0 if big else c + (wl + sl), 1.0 if big else 0.0)
-    y = h + l if x < np.inf else x
+    y = log_of_pair_f64(x if big else u, 0.0 if big else c + (wl + sl), 1.0 if big else 0.0)
+    y = y if x < np.inf else x
     return y if x >= 1.0 else np.nan
 
 

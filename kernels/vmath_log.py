@@ -8,7 +8,9 @@ import numpy as np
 
 from .native import bits_of_float32, bits_of_float64, float32_of_bits, float64_of_bits, fma
 from .vmath_core import (
+    EXPONENT_BITS_F64,
     HALF_F32,
+    ONE_BITS_F64,
     ONE_F32,
     ROUND_F64,
     ZERO_F32,
@@ -17,7 +19,6 @@ from .vmath_core import (
     float32s,
     polynomial,
     power_of_two_f32,
-    power_of_two_f64,
     two_sum,
 )
 
@@ -71,32 +72,22 @@ def split_f32(x):
 
 @elementary
 def log1p_kernel_f64(f):
-    """square, s, t with log(1 + f) = f - square + t, square = f**2 / 2 and s = f / (2 + f)."""
+    """square, t with log(1 + f) = f - square + t, square = f**2 / 2."""
     square = 0.5 * f * f
     s = f / (f + 2.0)
     z = s * s
-    return square, s, s * fma(z, polynomial(z, LOG_F64), square)
-
-
-@elementary
-def log_parts_f64(k, m):
-    """k log 2 + log(m) as a pair, for m in [sqrt(1/2), sqrt(2)]; relative error 2**-56."""
-    f = m - 1.0
-    square, _, t = log1p_kernel_f64(f)
-    h, l = fast_two_sum(f, -square)
-    a, al = fast_two_sum(k * LN2_HI_F64, h)
-    return a, al + (l + fma(k, LN2_LO_F64, t - fma(0.5 * f, f, -square)))
+    return square, s * fma(z, polynomial(z, LOG_F64), square)
 
 
 @elementary
 def log_of_sum_f64(k, m, c):
-    """k log 2 + log(m + c) as a sum to be rounded: m in [sqrt(1/2), sqrt(2)], |c| <= 2**-52 (any c if m == 1)."""
-    f = m - 1.0
-    square, s, t = log1p_kernel_f64(f)
-    h, l = fast_two_sum(f, -square)
-    a, al = fast_two_sum(k * LN2_HI_F64, h)
-    t = fma(c, fma(s + s, s - 1.0, 1.0), t - fma(0.5 * f, f, -square))  # 1 / (1 + f) is about 1 - 2 s + 2 s**2
-    return a, al + (l + fma(k, LN2_LO_F64, t))
+    """f, l with k log 2 + log(m + c) = k LN2_HI + f + l: m in [sqrt(1/2), sqrt(2)], |c| <= 2**-52 (any c if m == 1)."""
+    g = m - 1.0
+    f = g + c
+    low = c - (f - g)
+    square, t = log1p_kernel_f64(f)
+    t = t + fma(-low, f, low)  # 1 / (1 + f) is about 1 - f
+    return f, fma(k, LN2_LO_F64, t) - square
 
 
 @elementary
@@ -109,9 +100,12 @@ def log_parts_f32(k, f):
 
 @elementary
 def log_of_pair_f64(u, c, k):
-    """log(2**k (u + c)) as a sum: positive normal u, |c| <= 2**-53 u (any c if u == 1; c == 0 if u > 2**1000)."""
+    """log(2**k (u + c)): positive normal u, |c| <= 2**-53 u (any c if u == 1)."""
     exponent, m = split_f64(u)
-    return log_of_sum_f64(exponent + k, m, c * power_of_two_f64(-(exponent if exponent < 1000.0 else 1000.0)))
+    down = ONE_BITS_F64 - ((bits_of_float64(u) - SQRT_HALF_BITS_F64) & EXPONENT_BITS_F64)  # of 2**-exponent
+    k = k + exponent
+    f, l = log_of_sum_f64(k, m, c * float64_of_bits(down if down > 0 else 0))  # 0 from 2**1023 on, where no c counts
+    return fma(k, LN2_HI_F64, f + l)
 
 
 @elementary
@@ -156,7 +150,7 @@ def log_special_f32(x, y):
 def log_f64(x):
     k, m = split_any_f64(x)
     f = m - 1.0
-    square, _, t = log1p_kernel_f64(f)
+    square, t = log1p_kernel_f64(f)
     return log_special_f64(x, fma(k, LN2_HI_F64, f - (square - fma(k, LN2_LO_F64, t))))
 
 
@@ -167,13 +161,21 @@ def log_f32(x):
 
 
 @elementary
+def log_in_base_f64(k, m, high, low):
+    """k + log(m) (high + low) as a sum of two, for m in [sqrt(1/2), sqrt(2)]: f high exactly, and log(1 + f) - f."""
+    f = m - 1.0
+    _, t = log1p_kernel_f64(f)
+    t = fma(-0.5 * f, f, t)
+    h = f * high
+    a, e = fast_two_sum(k, h)
+    return a, e + fma(t, high, fma(f, low, fma(f, high, -h)))
+
+
+@elementary
 def log2_f64(x):
     k, m = split_any_f64(x)
-    h, l = log_parts_f64(0.0, m)
-    p = h * INV_LN2_HI_F64
-    pl = fma(h, INV_LN2_HI_F64, -p) + fma(h, INV_LN2_LO_F64, l * INV_LN2_HI_F64)
-    s, e = fast_two_sum(k, p)
-    return log_special_f64(x, s + (e + pl))
+    a, e = log_in_base_f64(k, m, INV_LN2_HI_F64, INV_LN2_LO_F64)
+    return log_special_f64(x, a + e)
 
 
 @elementary
@@ -185,11 +187,8 @@ def log2_f32(x):
 @elementary
 def log10_f64(x):
     k, m = split_any_f64(x)
-    h, l = log_parts_f64(0.0, m)
-    p = h * INV_LN10_HI_F64
-    pl = fma(h, INV_LN10_HI_F64, -p) + fma(h, INV_LN10_LO_F64, l * INV_LN10_HI_F64)
-    s, e = fast_two_sum(k * LOG10_2_HI_F64, p)
-    return log_special_f64(x, s + (e + fma(k, LOG10_2_LO_F64, pl)))
+    a, e = log_in_base_f64(k * LOG10_2_HI_F64, m, INV_LN10_HI_F64, INV_LN10_LO_F64)
+    return log_special_f64(x, a + fma(k, LOG10_2_LO_F64, e))
 
 
 @elementary
@@ -202,9 +201,9 @@ def log10_f32(x):
 
 @elementary
 def log1p_f64(x):
-    u, c = two_sum(1.0, x)
-    h, l = log_of_pair_f64(u, c if x < 2.0**60 else 0.0, 0.0)
-    y = h + l if x < np.inf else x
+    u, c = fast_two_sum(1.0 if x < 1.0 else x, x if x < 1.0 else 1.0)
+    y = log_of_pair_f64(u, c, 0.0)
+    y = y if x < np.inf else x
     y = y if x > -1.0 else (-np.inf if x == -1.0 else np.nan)
     return y if x != 0.0 else x
 

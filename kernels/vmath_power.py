@@ -1,33 +1,37 @@
 """pow sqrt rsqrt cbrt hypot.
 
 pow in float64 takes the logarithm as a pair good to 2**-64 (after SLEEF), multiplies exactly and exponentiates the
-pair; pow in float32 does the same in plain float64. The roots polish an estimate by Newton steps whose last residual is
-exact.
+pair; pow in float32 does the same in plain float64, by logarithms to base 2. cbrt polishes an estimate by a polynomial and
+a Newton step.
 """
 
 import numpy as np
 
-from .native import bits_of_float64, copysign, fabs, float64_of_bits, fma, rint, sqrt
+from .native import (
+    bits_of_float32,
+    bits_of_float64,
+    copysign,
+    fabs,
+    float32_of_bits,
+    float64_of_bits,
+    fma,
+    rint,
+    sqrt,
+)
 from .vmath_core import (
-    HALF_F32,
     ONE_F32,
-    ROUND_F32,
     ROUND_F64,
-    TWO_F32,
-    ZERO_F32,
     elementary,
     fast_two_sum,
     float32s,
     polynomial,
-    power_of_two_f32,
-    power_of_two_f64,
-    scale_f64,
+    power_of_bits_f64,
+    scale_by_bits_f64,
     sqrt_pair_f64,
 )
-from .vmath_exp import clamp_exp_f64, exp_kernel_f64, exp_short_f64, reduce_exp_f64
-from .vmath_log import LN2_HI_F64, LN2_LO_F64, split_any_f32, split_any_f64, split_f64
+from .vmath_exp import EXP_F64, clamp_exp_f64, reduce_exp_bits_f64
+from .vmath_log import INTEGER_F64, LN2_HI_F64, LN2_LO_F64, split_any_f64, split_f64
 
-LN2_F64 = 0.6931471805599453
 # (2 atanh(s) / s - 2) / s**2 = 2 / 3 + s**2 R(s**2), s <= 0.1716
 TWO_THIRDS_HI_F64 = 0.6666666666666666
 TWO_THIRDS_LO_F64 = 3.700743415417188e-17
@@ -35,16 +39,23 @@ POW_LOG_F64 = (  # R, minimax, relative error of the logarithm 2**-73.5
     0.3999999999999998, 0.2857142857144384, 0.2222222221778975, 0.18181818843989858,
     0.1538455842885084, 0.13336264484040156, 0.1167578105540293, 0.11981750365038962,
 )  # fmt: skip
-# 2 / 3 + s**2 R(s**2) for pow_f32, 2**-44.9
-POW_LOG_F32 = (0.6666666667579167, 0.399999956237272, 0.2857210903938476, 0.22176191376541712, 0.19584136843019975)
-
-# m**(-1/3), 1/sqrt(2) <= m <= sqrt(2), minimax
-CBRT_F64 = (  # 2**-14.7
-    1.8745203572687053, -1.8618249039441812, 1.5612803947994613, -0.7023601502979122, 0.128360848330472,
+# for pow_f32: log2(m) / s = 2 atanh(s) / (s log 2) in s**2, s <= 0.1716, 2**-37.8, and 2**r on |r| <= 1/2, 2**-29.0, both minimax
+POW_LOG2_F32 = (2.885390081790086, 0.9617966733421196, 0.5770835848936633, 0.4116727236649211, 0.3407300130714004)
+POW_EXP2_F32 = (
+    1.000000000554172, 0.6931472057361125, 0.24022646890577753, 0.055503287772197346,
+    0.009618488966838246, 0.0013399931366474356, 0.00015345809408112463,
 )  # fmt: skip
-CBRT_F32 = float32s(1.7307142, -1.2857354, 0.71333444, -0.15853487)  # 2**-11.9
-CBRT_HALF_F64, CBRT_TWO_F64 = 0.7937005259840998, 1.2599210498948732
-CBRT_HALF_F32, CBRT_TWO_F32, THIRD_F32, THREE_F32 = float32s(0.7937005259840998, 1.2599210498948732, 1.0 / 3.0, 3.0)
+POW_MAX_F32, POW_MIN_F32 = 129.0, -152.0  # beyond: inf and 0, rounded
+
+# The bits of x**(-1/3), as an integer, are about CBRT_BITS less a third of those of x (float64: of the upper 32 bits); then
+# y (1 + e P(e)) with e = 1 - x y**3 is x**(-1/3) for |e| <= 0.1031 (float32: 0.1035), P minimax
+CBRT_BITS_F64, CBRT_BITS_F32 = 1430186287.0 + ROUND_F64, np.float32(1419895442.0)
+CBRT_F64 = (  # absolute error of e P(e) 2**-31.2
+    0.33333333716150687, 0.2222222433630304, 0.17283303506799194,
+    0.14402035380933353, 0.1264462362097348, 0.11294121139627514,
+)  # fmt: skip
+CBRT_F32 = float32s(0.3333297, 0.22338745, 0.17452697)  # 2**-17.8
+THIRD_F32, UP_F32, ROOT_DOWN_F32, TINY_F32 = float32s(1.0 / 3.0, 2.0**24, 2.0**-8, 2.0**-126)
 INF_F32 = np.float32(np.inf)
 
 EXPONENT_MASK_F64, EXPONENT_MIN_F64, EXPONENT_MAX_F64 = 0x7FF << 52, 1 << 52, 2045 << 52
@@ -78,17 +89,16 @@ def log_pair_f64(x):
     ql = fma(p, z * polynomial(z, POW_LOG_F64), ql)
     h, l = fast_two_sum(2.0 * s, q)
     a, al = fast_two_sum(k * LN2_HI_F64, h)
-    return a, al + fma(k, LN2_LO_F64, l + fma(2.0, sl, ql))
+    return fast_two_sum(a, al + fma(k, LN2_LO_F64, l + fma(2.0, sl, ql)))
 
 
 @elementary
 def signed_power_f64(x, y, power):
-    """x**y from |x|**y: the sign of an odd power, and NaN for a root of a negative number."""
+    """x**y from |x|**y: 1 where it is exact, the sign of an odd power, and NaN for a root of a negative number."""
+    power = 1.0 if (y == 0.0) | (fabs(x) == 1.0) else power
     half = 0.5 * y
-    integer = rint(y) == y
-    odd = integer & (rint(half) != half)
-    negative = (x < 0.0) & (x > -np.inf)
-    power = np.nan if negative & (not integer) else power
+    odd = fabs(half - rint(half)) == 0.5
+    power = np.nan if (x < 0.0) & (x > -np.inf) & (rint(y) != y) else power
     return copysign(power, x) if odd else power
 
 
@@ -98,33 +108,30 @@ def pow_f64(x, y):
     h, l = log_pair_f64(a)
     h = h if a < np.inf else a
     h = -np.inf if a == 0.0 else h
-    t = 0.0 if (h == 0.0) | (y == 0.0) else y * h
-    tl = fma(y, l, fma(y, h, -t))
-    tl = tl if (fabs(t) < 800.0) & (t != 0.0) else 0.0
-    n, r, rl = reduce_exp_f64(clamp_exp_f64(t))
+    t = y * h
+    tl = fma(y, l, fma(y, h, -t)) if fabs(t) < 800.0 else 0.0
+    b, r, rl = reduce_exp_bits_f64(clamp_exp_f64(t))
     r, rl = fast_two_sum(r, rl + tl)
-    e, el = exp_kernel_f64(r, rl)
-    power = scale_f64(e + el, n)
-    return signed_power_f64(x, y, power)
+    power = 1.0 + (r + fma(r * r, fma(r, polynomial(r, EXP_F64), 0.5), rl))
+    return signed_power_f64(x, y, scale_by_bits_f64(power, b))
 
 
 @elementary
 def pow_f32(x, y):
+    """2**(y log2 |x|) in float64."""
     x = np.float64(x)
     y = np.float64(y)
     a = fabs(x)
     k, m = split_f64(a)
-    f = m - 1.0
-    s = f / (m + 1.0)
-    z = s * s
-    h = fma(s * z, polynomial(z, POW_LOG_F32), s + s)
-    h = fma(k, LN2_F64, h)
+    s = (m - 1.0) / (m + 1.0)
+    h = fma(s, polynomial(s * s, POW_LOG2_F32), k)
     h = h if a < np.inf else a
     h = -np.inf if a == 0.0 else h
-    t = 0.0 if (h == 0.0) | (y == 0.0) else y * h
-    t = 89.0 if t > 89.0 else t
-    t = -105.0 if t < -105.0 else t
-    power = exp_short_f64(t)
+    t = y * h
+    t = POW_MAX_F32 if t > POW_MAX_F32 else t
+    t = POW_MIN_F32 if t < POW_MIN_F32 else t
+    rounded = t + ROUND_F64
+    power = polynomial(t - (rounded - ROUND_F64), POW_EXP2_F32) * power_of_bits_f64(bits_of_float64(rounded))
     return np.float32(signed_power_f64(x, y, power))
 
 
@@ -144,44 +151,35 @@ def rsqrt_f32(x):
 
 @elementary
 def cbrt_f64(x):
-    """|x| = 8**j v: an estimate of v**(-1/3), a step of third order, and one of second with an exact residual."""
+    """x y**2 with y = x**(-1/3): an estimate from the bits, a polynomial in its error, and a Newton step on the root."""
     a = fabs(x)
-    k, m = split_any_f64(a)
-    j = fma(k, 1.0 / 3.0, ROUND_F64) - ROUND_F64
-    third = fma(-3.0, j, k)
-    v = m * (2.0 if third > 0.0 else (0.5 if third < 0.0 else 1.0))
-    y = polynomial(m, CBRT_F64) * (CBRT_HALF_F64 if third > 0.0 else (CBRT_TWO_F64 if third < 0.0 else 1.0))
+    tiny = a < 2.0**-1022
+    v = a * 2.0**54 if tiny else a
+    word = float64_of_bits((bits_of_float64(v) >> 32) + INTEGER_F64) - ROUND_F64
+    y = float64_of_bits(bits_of_float64(fma(word, -1.0 / 3.0, CBRT_BITS_F64)) << 32)
     e = fma(-v * y, y * y, 1.0)
-    y = fma(y, e * fma(e, 2.0 / 9.0, 1.0 / 3.0), y)
+    y = fma(y * e, polynomial(e, CBRT_F64), y)
     w = y * y
     c = v * w
-    square = c * c
-    cube = square * c
-    low = fma(square, c, -cube) + fma(c, c, -square) * c
-    c = fma((v - cube) - low, w * (1.0 / 3.0), c)
-    y = copysign(c * power_of_two_f64(j), x)
-    return y if (a > 0.0) & (a < np.inf) else x
+    c = fma(fma(-c * c, c, v), w * (1.0 / 3.0), c)
+    y = copysign(c * 2.0**-18 if tiny else c, x)
+    return y if a < np.inf else x
 
 
 @elementary
 def cbrt_f32(x):
     """As cbrt_f64."""
     a = fabs(x)
-    k, m = split_any_f32(a)
-    j = fma(k, THIRD_F32, ROUND_F32) - ROUND_F32
-    third = fma(-THREE_F32, j, k)
-    v = m * (TWO_F32 if third > ZERO_F32 else (HALF_F32 if third < ZERO_F32 else ONE_F32))
-    y = polynomial(m, CBRT_F32)
-    y = y * (CBRT_HALF_F32 if third > ZERO_F32 else (CBRT_TWO_F32 if third < ZERO_F32 else ONE_F32))
+    tiny = a < TINY_F32
+    v = a * UP_F32 if tiny else a
+    y = float32_of_bits(np.int32(fma(np.float32(bits_of_float32(v)), -THIRD_F32, CBRT_BITS_F32)))
+    e = fma(-v * y, y * y, ONE_F32)
+    y = fma(y * e, polynomial(e, CBRT_F32), y)
     w = y * y
     c = v * w
     c = fma(fma(-c * c, c, v), w * THIRD_F32, c)
-    square = c * c
-    cube = square * c
-    low = fma(square, c, -cube) + fma(c, c, -square) * c
-    c = fma((v - cube) - low, w * THIRD_F32, c)
-    y = copysign(c * power_of_two_f32(j), x)
-    return y if (a > ZERO_F32) & (a < INF_F32) else x
+    y = copysign(c * ROOT_DOWN_F32 if tiny else c, x)
+    return y if a < INF_F32 else x
 
 
 @elementary

@@ -6,25 +6,32 @@ down to the subnormal numbers, because the power of two is applied last. softplu
 
 import numpy as np
 
-from .native import copysign, fabs, fma
+from .native import bits_of_float64, copysign, fabs, float64_of_bits, fma
 from .vmath_core import (
+    ONE_BITS_F64,
     ONE_F32,
     ZERO_F32,
     elementary,
     fast_two_sum,
     float32s,
+    polynomial,
     power_of_two_f32,
-    power_of_two_f64,
+    scale_by_bits_f64,
     scale_down_f32,
-    scale_down_f64,
-    scale_f64,
     two_sum,
 )
-from .vmath_exp import EXP_MIN_F64, exp_f32, exp_kernel_f64, exp_parts_f32, reduce_exp_f64
-from .vmath_log import INF_F32, NAN_F32, log1p_f32, log_of_sum_f64
+from .vmath_exp import (
+    EXP_F64,
+    EXP_MIN_F64,
+    exp_f32,
+    exp_kernel_f64,
+    exp_parts_f32,
+    reduce_exp_bits_f64,
+)
+from .vmath_log import INF_F32, LN2_HI_F64, NAN_F32, log1p_f32, log_of_sum_f64
 
 SQRT2_F64 = 1.4142135623730951
-SIGMOID_MIN_F64, SIGMOID_MAX_F64 = -780.0, 40.0  # beyond: x sigmoid(x) is -0 and x, rounded
+SIGMOID_MIN_F64 = -780.0  # beyond: x sigmoid(x) is -0, rounded
 SIGMOID_MIN_F32, SIGMOID_MAX_F32 = float32s(-115.0, 20.0)
 TINY_EXPONENT_F32 = np.float32(-30.0)
 
@@ -38,17 +45,33 @@ GELU_MAX_F32 = np.float32(15.0)
 
 
 @elementary
-def sigmoid_parts_f64(x, xl):
-    """n, h, l with sigmoid(x + xl) = 2**n (h + l): with exp(-x) = 2**-n e it is 2**n / (2**n + e)."""
-    a = SIGMOID_MAX_F64 if x > SIGMOID_MAX_F64 else x
-    a = SIGMOID_MIN_F64 if a < SIGMOID_MIN_F64 else a
-    n, r, rl = reduce_exp_f64(-a)
-    r, rl = fast_two_sum(r, rl - xl)
-    n = -n
-    e, el = exp_kernel_f64(r, rl)
-    d, dl = two_sum(power_of_two_f64(-100.0 if n < -100.0 else n), e)
-    h = 1.0 / d
-    return n, h, fma(-h, dl + el, fma(-h, d, 1.0)) * h
+def sigmoid_parts_f64(x, b, r, rl):
+    """b, c, q with sigmoid(x) = 2**n (c + q), n in the low bits of b, n = 0 for x >= 0; from -|x| = n log 2 + r + rl.
+
+    With e = exp(-|x|) = p (1 + s), p = 2**n, and c = 1 - p / 2, which is near sigmoid(|x|): sigmoid(|x|) is c + m / (1 + e) and
+    sigmoid(-|x|) is p (c + (m + s) / (1 + e)), where m = 1 - c - c e; for p = 1 rather 1 / 2 - m / (1 + e). The factor
+    1 / (1 + e) goes in as 1 - e / (1 + e).
+    """
+    negative = bits_of_float64(x) >> 63
+    t = fma(r * r, fma(r, polynomial(r, EXP_F64), 0.5), rl)
+    s = r + t
+    power = (b << 52) + ONE_BITS_F64
+    p = float64_of_bits(power if power > 0 else 0)
+    c = fma(-0.5, p, 1.0)
+    m = fma(-c * p, s, fma(-c, p, 1.0 - c))
+    far = negative & ((b << 52) >> 63)  # all bits where p < 1 and x < 0
+    m = float64_of_bits(bits_of_float64(m) ^ ((negative ^ far) << 63))
+    r = float64_of_bits(bits_of_float64(r) & far)
+    m = m + float64_of_bits(bits_of_float64(t) & far)
+    e = fma(p, s, p)
+    return b & negative, c, r + fma(-(r + m), e / (1.0 + e), m)
+
+
+@elementary
+def reduce_sigmoid_f64(x):
+    """b, r, rl: -|x| = n log 2 + r + rl, n in the low bits of b; x beyond SIGMOID_MIN is taken for that."""
+    a = -fabs(x)
+    return reduce_exp_bits_f64(SIGMOID_MIN_F64 if a < SIGMOID_MIN_F64 else a)
 
 
 @elementary
@@ -65,8 +88,9 @@ def sigmoid_parts_f32(x, xl):
 
 @elementary
 def sigmoid_f64(x):
-    n, h, l = sigmoid_parts_f64(x, 0.0)
-    return scale_down_f64(h + l, n)
+    b, r, rl = reduce_sigmoid_f64(x)
+    b, c, q = sigmoid_parts_f64(x, b, r, rl)
+    return scale_by_bits_f64(c + q, b)
 
 
 @elementary
@@ -76,11 +100,12 @@ def sigmoid_f32(x):
 
 
 @elementary
-def product_f64(x, n, h, l):
-    """2**n x (h + l); NaN for x = -inf."""
+def product_f64(x, b, c, q):
+    """2**n x (c + q), n in the low bits of b; NaN for x = -inf."""
     v = SIGMOID_MIN_F64 if x < SIGMOID_MIN_F64 else x
+    h, l = fast_two_sum(c, q)
     y = v * h
-    y = scale_down_f64(y + fma(v, l, fma(v, h, -y)), n) if x < np.inf else x
+    y = scale_by_bits_f64(y + fma(v, l, fma(v, h, -y)), b) if x < np.inf else x
     return copysign(y, x) if x > -np.inf else np.nan
 
 
@@ -95,8 +120,9 @@ def product_f32(x, n, h, l):
 @elementary
 def silu_f64(x):
     """x sigmoid(x); NaN for -inf, as in PyTorch."""
-    n, h, l = sigmoid_parts_f64(x, 0.0)
-    return product_f64(x, n, h, l)
+    b, r, rl = reduce_sigmoid_f64(x)
+    b, c, q = sigmoid_parts_f64(x, b, r, rl)
+    return product_f64(x, b, c, q)
 
 
 @elementary
@@ -118,8 +144,11 @@ def gelu_tanh_f64(x):
     t, tl = two_sum(GELU_A_HI_F64, p)
     tl = tl + (pl + GELU_A_LO_F64)
     u = v * t
-    n, h, l = sigmoid_parts_f64(u, fma(v, tl, fma(v, t, -u)))
-    return product_f64(x, n, h, l)
+    ul = fma(v, tl, fma(v, t, -u))
+    b, r, rl = reduce_sigmoid_f64(u)
+    r, rl = fast_two_sum(r, rl + (ul if u < 0.0 else -ul))
+    b, c, q = sigmoid_parts_f64(u, b, r, rl)
+    return product_f64(x, b, c, q)
 
 
 @elementary
@@ -143,14 +172,17 @@ def softplus_f64(x):
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
     a = -fabs(x)
     a = EXP_MIN_F64 if a < EXP_MIN_F64 else a
-    n, r, rl = reduce_exp_f64(a)
+    b, r, rl = reduce_exp_bits_f64(a)
     eh, el = exp_kernel_f64(r, rl)
-    eh = scale_f64(eh, n)
-    el = scale_f64(el, n)
+    eh = scale_by_bits_f64(eh, b)
+    el = scale_by_bits_f64(el, b)
     u, c = fast_two_sum(1.0, eh)
     c = c + el
     upper = u > SQRT2_F64
-    h, l = log_of_sum_f64(1.0 if upper else 0.0, u * 0.5 if upper else u, c * 0.5 if upper else c)
+    k = 1.0 if upper else 0.0
+    f, l = log_of_sum_f64(k, u * 0.5 if upper else u, c * 0.5 if upper else c)
+    h, e = fast_two_sum(k * LN2_HI_F64, f)
+    l = l + e
     far = a < -20.0  # there log1p(e) = e - e**2 / 2, and c would lose bits
     h = eh if far else h
     l = fma(-0.5 * eh, eh, el) if far else l

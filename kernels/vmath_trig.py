@@ -18,8 +18,6 @@ from .vmath_core import (
     ROUND_F32,
     ROUND_F64,
     ZERO_F32,
-    divide_pairs_f32,
-    divide_pairs_f64,
     elementary,
     fast_two_sum,
     float32s,
@@ -29,11 +27,15 @@ from .vmath_core import (
 
 full = njit(error_model="numpy")
 
-TRIG_LIMIT_F64 = 2.0**30
+TRIG_LIMIT_F64 = 2.0**24
 TRIG_LIMIT_F32 = np.float32(2.0**20)
 
 TWO_OVER_PI_F64 = 0.6366197723675814
-PIO2_1_F64, PIO2_2_F64, PIO2_3_F64 = 1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33
+PIO2_1_F64, PIO2_2_F64 = 1.5707963267948966, 6.123233995736766e-17
+PIO2_SHORT_F64, PIO2_REST_F64 = (
+    6.123233932053594e-17,
+    6.36831716351095e-25,
+)  # 27 bits of what follows PIO2_1, and the rest
 TWO_OVER_PI_F32 = np.float32(0.6366197723675814)
 PIO2_1_F32, PIO2_2_F32, PIO2_3_F32 = float32s(1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
 
@@ -48,6 +50,8 @@ COS_F64 = (  # 2**-63.9
 )  # fmt: skip
 SIN_F32 = float32s(-0.16666655, 0.008332188, -0.00019518097)  # 2**-27.9
 COS_F32 = float32s(0.041666646, -0.001388731, 2.4432316e-05)  # 2**-33.0
+# (tan(r) / r - 1) / r**2 in r**2, minimax, 2**-28.2; |r| <= 0.826, as n is not always the nearest integer near TRIG_LIMIT_F32
+TAN_F32 = float32s(0.3333337, 0.1333196, 0.05413892, 0.020880248, 0.01185851, -0.0011799525, 0.0049883933)
 
 INT_0, INT_1, INT_2, INT_30 = np.int32(0), np.int32(1), np.int32(2), np.int32(30)
 
@@ -67,34 +71,36 @@ SIGNIFICAND, IMPLICIT = np.uint64(2**52 - 1), np.uint64(2**52)
 
 @elementary
 def reduce_f64(x):
-    """q, r, rl: x = n pi / 2 + r + rl with the quadrant n in the low bits of q, for |x| <= TRIG_LIMIT_F64."""
+    """q, r, rl: x = n pi / 2 + r + rl with the quadrant n in the low bits of q, for |x| <= TRIG_LIMIT_F64.
+
+    Of the four steps only the one that makes r rounds, and a - r is exact: where r is smaller than n PIO2_SHORT, the
+    27 bits make r itself exact. |rl| < 2**-53, which may be more than an ulp of r next to multiples of pi / 2.
+    """
     rounded = fma(x, TWO_OVER_PI_F64, ROUND_F64)
     n = rounded - ROUND_F64
-    a = fma(-n, PIO2_1_F64, x)  # exact
-    p = n * PIO2_2_F64
-    pl = fma(n, PIO2_2_F64, -p)
-    b = a - p
-    t = b - a
-    bl = (a - (b - t)) - (p + t)
-    low = bl - fma(n, PIO2_3_F64, pl)
-    r = b + low
-    return bits_of_float64(rounded), r, (b - r) + low
+    a = fma(-n, PIO2_1_F64, x)
+    r = fma(-n, PIO2_SHORT_F64, a)
+    return bits_of_float64(rounded), r, fma(-n, PIO2_REST_F64, fma(-n, PIO2_SHORT_F64, a - r))
 
 
 @elementary
 def reduce_f32(x):
-    """q, r, rl: x = n pi / 2 + r + rl with the quadrant n in the low bits of q, for |x| <= TRIG_LIMIT_F32."""
+    """q, r: x = n pi / 2 + r with the quadrant n in the low bits of q, for |x| <= TRIG_LIMIT_F32; |error| <= 1 ulp."""
+    rounded = fma(x, TWO_OVER_PI_F32, ROUND_F32)
+    n = rounded - ROUND_F32
+    a = fma(-n, PIO2_1_F32, x)  # exact
+    return bits_of_float32(rounded), fma(-n, PIO2_3_F32, fma(-n, PIO2_2_F32, a))
+
+
+@elementary
+def reduce_pair_f32(x):
+    """q, r, rl: as reduce_f32, with what the rounding of r has lost."""
     rounded = fma(x, TWO_OVER_PI_F32, ROUND_F32)
     n = rounded - ROUND_F32
     a = fma(-n, PIO2_1_F32, x)  # exact
     p = n * PIO2_2_F32
-    pl = fma(n, PIO2_2_F32, -p)
-    b = a - p
-    t = b - a
-    bl = (a - (b - t)) - (p + t)
-    low = bl - fma(n, PIO2_3_F32, pl)
-    r = b + low
-    return bits_of_float32(rounded), r, (b - r) + low
+    r, rl = two_sum(a, -p)
+    return bits_of_float32(rounded), r, rl - fma(n, PIO2_3_F32, fma(n, PIO2_2_F32, -p))
 
 
 @elementary
@@ -111,22 +117,6 @@ def cosine_parts_f64(r, rl):
     half = 0.5 * z
     w = 1.0 - half
     return w, ((1.0 - w) - half) + fma(z * z, polynomial(z, COS_F64), -r * rl)
-
-
-@elementary
-def sine_tail_f32(r, rl):
-    """sin(r + rl) - r."""
-    z = r * r
-    return fma(r * z, polynomial(z, SIN_F32), fma(-HALF_F32 * z, rl, rl))
-
-
-@elementary
-def cosine_parts_f32(r, rl):
-    """cos(r + rl) as a rounded sum and what is left."""
-    z = r * r
-    half = HALF_F32 * z
-    w = ONE_F32 - half
-    return w, ((ONE_F32 - w) - half) + fma(z * z, polynomial(z, COS_F32), -r * rl)
 
 
 @elementary
@@ -158,24 +148,24 @@ def quadrant_sine_f32(q, r):
 
 @elementary
 def quadrant_tangent_f64(q, r, rl):
-    """tan(q pi / 2 + r + rl)."""
+    """tan(q pi / 2 + r + rl), with the sine as a pair."""
     s, sl = fast_two_sum(r, sine_tail_f64(r, rl))
     c, cl = cosine_parts_f64(r, rl)
-    c, cl = fast_two_sum(c, cl)
+    c = c + cl
     odd = (q & 1) != 0
-    h, l = divide_pairs_f64(c if odd else s, cl if odd else sl, s if odd else c, sl if odd else cl)
-    return -(h + l) if odd else h + l
+    n = -c if odd else s
+    d = s if odd else c
+    inverse = 1.0 / d
+    t = n * inverse
+    return fma(fma(sl, -t if odd else 1.0, fma(-t, d, n)), inverse, t)
 
 
 @elementary
 def quadrant_tangent_f32(q, r, rl):
     """tan(q pi / 2 + r + rl)."""
-    s, sl = fast_two_sum(r, sine_tail_f32(r, rl))
-    c, cl = cosine_parts_f32(r, rl)
-    c, cl = fast_two_sum(c, cl)
-    odd = (q & INT_1) != INT_0
-    h, l = divide_pairs_f32(c if odd else s, cl if odd else sl, s if odd else c, sl if odd else cl)
-    return -(h + l) if odd else h + l
+    z = r * r
+    t = r + fma(r * z, polynomial(z, TAN_F32), fma(rl, z, rl))
+    return -ONE_F32 / t if (q & INT_1) != INT_0 else t
 
 
 @elementary
@@ -200,20 +190,20 @@ def tan_f64(x):
 
 @elementary
 def sin_f32(x):
-    q, r, _ = reduce_f32(x)
+    q, r = reduce_f32(x)
     y = quadrant_sine_f32(q, r)
     return y if x != ZERO_F32 else x
 
 
 @elementary
 def cos_f32(x):
-    q, r, _ = reduce_f32(x)
+    q, r = reduce_f32(x)
     return quadrant_sine_f32(np.int32(q + INT_1), r)
 
 
 @elementary
 def tan_f32(x):
-    q, r, rl = reduce_f32(x)
+    q, r, rl = reduce_pair_f32(x)
     y = quadrant_tangent_f32(q, r, rl)
     return y if x != ZERO_F32 else x
 
@@ -259,7 +249,7 @@ def digits_of_two_over_pi(position):
 
 @full
 def reduce_full_f64(x):
-    """As reduce_f64, for 2**30 < |x| < inf.
+    """As reduce_f64, for 2**24 < |x| < inf.
 
     |x| = m 2**e with a 64-bit integer m. The product of m and 256 digits of 2 / pi, beginning where they matter modulo
     4, has the quadrant in its two uppermost bits (of 192) and the fraction of a quadrant in the 190 below.

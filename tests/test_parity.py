@@ -137,6 +137,18 @@ FURTHER_UNARY = (
     ("torch.rsqrt(a)", "1 / np.sqrt(a)", "positive"),
     ("torch.tan(a)", "np.tan(a)", "unit"),
     ("torch.erf(a)", "np.vectorize(math.erf, otypes=[float])(a)", "any"),
+    ("torch.asin(a)", "np.arcsin(a)", "unit"),
+    ("a.arccos()", "np.arccos(a)", "unit"),
+    ("torch.atan(a)", "np.arctan(a)", "any"),
+    ("torch.asinh(a)", "np.arcsinh(a)", "any"),
+    ("torch.arccosh(a + 1.2)", "np.arccosh(a + 1.2)", "positive"),
+    ("a.atanh()", "np.arctanh(a)", "unit"),
+    ("torch.erfc(a)", "np.vectorize(math.erfc, otypes=[float])(a)", "any"),
+    ("torch.sinc(a)", "np.sinc(a)", "any"),
+    ("torch.deg2rad(a)", "np.deg2rad(a)", "any"),
+    ("a.rad2deg()", "np.rad2deg(a)", "any"),
+    ("torch.xlogy(a, 2.5)", "a * np.log(2.5)", "any"),
+    ("torch.xlogy(2.5, a)", "2.5 * np.log(a)", "positive"),
     ("F.softplus(a)", "np.log1p(np.exp(a))", "any"),
     ("F.logsigmoid(a)", "-np.log1p(np.exp(-a))", "any"),
     ("torch.floor(a)", "np.floor(a)", "any"),
@@ -159,6 +171,9 @@ BINARY = (
     ("torch.pow(a, b)", "a ** b", "positive"),
     ("torch.maximum(a, b)", "np.maximum(a, b)", "any"),
     ("torch.minimum(a, b)", "np.minimum(a, b)", "any"),
+    ("torch.atan2(a, b)", "np.arctan2(a, b)", "positive"),
+    ("a.hypot(b)", "np.hypot(a, b)", "positive"),
+    ("torch.xlogy(a, b)", "a * np.log(b)", "positive"),
     ("torch.where(a > b, a, b)", "np.where(a > b, a, b)", "any"),
     ("torch.where(a < b, a * b, b.sin())", "np.where(a < b, a * b, np.sin(b))", "any"),
 )
@@ -190,6 +205,11 @@ def elementwise_cases() -> Iterator[Case]:
             yield case(source, numpy, smooth=False, a=first, b=second)
     for (source, numpy, kind), shape in itertools.product(FURTHER_UNARY, ((), (3, 4))):
         yield case(source, numpy, a=Input(shape, kind))
+    for shape in ((), (3, 4)):  # PyTorch's sinh and cosh overflow early, its erfinv is good to 12 digits near 1
+        yield case("torch.sinh(a)", "np.sinh(a)", a=shape)
+        yield case("a.cosh()", "np.cosh(a)", a=shape)
+        yield case("torch.erfinv(torch.erf(a))", "a", a=unit(*shape))
+        yield case("torch.logaddexp(a, b)", "np.logaddexp(a, b)", a=shape, b=(4,))
     yield case("torch.remainder(a, b)", "np.remainder(a, b)", a=(3, 4), b=positive(4))
     yield case("torch.floor_divide(a, b)", "np.floor_divide(a, b)", smooth=False, a=(3, 4), b=positive(4))
     yield case("a // 0.7, 3 // a, i // 2, i % 3, 7 % (i + 1)", smooth=False, a=(5,), i=index(9, 4))
@@ -905,6 +925,17 @@ POINTS = {  # where a derivative is a matter of convention
     "F.softmax(a, 0)": [-math.inf, 1.0],
     "F.log_softmax(a, 0)": [-math.inf, 1.0],
     "a.tanh()": [50.0, -50.0, 0.0],
+    "torch.asin(a)": [1.0, -1.0, 2.0, 0.0],
+    "torch.acosh(a)": [1.0, 0.5],
+    "torch.atanh(a)": [1.0, -1.0, 2.0],
+    "torch.atan2(a, torch.zeros_like(a))": [0.0, 1.0, -2.0],
+    "torch.atan2(torch.zeros_like(a), a)": [0.0, 1.0, -2.0],
+    "torch.hypot(a, torch.zeros_like(a))": [0.0, 1.0, -2.0],
+    "torch.sinc(a)": [0.0, 0.5, 2.0],
+    "torch.erfinv(a)": [1.0, 0.0, 2.0],
+    "torch.logaddexp(a, torch.zeros_like(a))": [800.0, -800.0, 0.0],
+    "torch.xlogy(a, torch.zeros_like(a))": [0.0, 1.0],
+    "torch.xlogy(torch.zeros_like(a), a)": [0.0, 1.0, -1.0],
     "a.sigmoid()": [800.0, -800.0],
     "F.binary_cross_entropy_with_logits(a, torch.ones_like(a))": [800.0, -800.0, 0.0],
     "torch.pow(a, torch.zeros_like(a))": [0.0, 1.0],

@@ -43,9 +43,9 @@ UNARY = {
     "log2": (lambda x: mpmath.log(x, 2), np.log2, (0, INF), [1, 1.41, 0.71]),
     "log10": (mpmath.log10, np.log10, (0, INF), [1, 1.41, 0.71]),
     "log1p": (mpmath.log1p, np.log1p, (-1, INF), [0, 0.41, -0.29, -1 + 1e-9]),
-    "sin": (mpmath.sin, np.sin, (-(2.0**30), 2.0**30), [0, 0.78, 3.14, 1e4]),
-    "cos": (mpmath.cos, np.cos, (-(2.0**30), 2.0**30), [0, 0.78, 1.57, 1e4]),
-    "tan": (mpmath.tan, np.tan, (-(2.0**30), 2.0**30), [0, 0.78, 1.57, 1e4]),
+    "sin": (mpmath.sin, np.sin, (-(2.0**24), 2.0**24), [0, 0.78, 3.14, 1e4]),
+    "cos": (mpmath.cos, np.cos, (-(2.0**24), 2.0**24), [0, 0.78, 1.57, 1e4]),
+    "tan": (mpmath.tan, np.tan, (-(2.0**24), 2.0**24), [0, 0.78, 1.57, 1e4]),
     "asin": (mpmath.asin, np.arcsin, (-1, 1), [0, 0.5, 1 - 1e-9]),
     "acos": (mpmath.acos, np.arccos, (-1, 1), [0, 0.5, -0.5, 1 - 1e-9]),
     "atan": (mpmath.atan, np.arctan, (-INF, INF), [0.41, 2.41, 1]),
@@ -256,8 +256,9 @@ def pairs(name, dtype, n, seed=0):
     if name == "pow":
         base = np.exp2(np.concatenate([random.uniform(-3, 3, n), random.normal(0, 1e-3, n)]))
         a = np.concatenate([base, np.exp2(random.uniform(limits.minexp, limits.maxexp - 1, n))]).astype(dtype)
+        a[:2] = 1.4191285073488031, 0.7124340269647689  # logarithms of numbers far from a power of two
         largest = limits.maxexp * 0.999 / np.maximum(np.abs(np.log2(a.astype(np.float64))), 1e-9)
-        return a, (largest * random.uniform(-1, 1, 3 * n)).astype(dtype)
+        return a, (largest * np.append([0.999, -0.999], random.uniform(-1, 1, 3 * n - 2))).astype(dtype)
     a = random.normal(0, 10, n)
     signs = random.choice([-1.0, 1.0], (2, n))
     wide = np.exp2(random.uniform(limits.minexp - limits.nmant, limits.maxexp - 1.01, (2, n))) * signs
@@ -303,10 +304,11 @@ def test_exact_powers_are_exact():
 @pytest.mark.parametrize("name", ["sin", "cos", "tan"])
 def test_trigonometry_next_to_multiples_of_a_right_angle(name):
     with mpmath.workprec(120):
-        multiples = np.concatenate([np.arange(1, 200), np.random.default_rng(0).integers(1, 2**29, 200)])
+        multiples = np.concatenate([np.arange(1, 200), np.random.default_rng(0).integers(1, 2**23, 200)])
         x = np.array([float(int(n) * mpmath.pi / 2) for n in multiples])
     function = UNARY[name][0]
-    assert_within(1, name, call(name, np.float64, x), *exact(function, x), x)
+    bound = 2 if name == "tan" else 1
+    assert_within(bound, name, call(name, np.float64, x), *exact(function, x), x)
     x = x[x < vmath.TRIG_LIMIT_F32].astype(np.float32)
     assert_within(2, name, call(name, np.float32, x), *exact(function, x), x)
 
@@ -326,7 +328,7 @@ def test_the_full_range_continues_the_vector_path(name, dtype):
         values = [UNARY[name][0](mpmath.mpf(float(v))) for v in x]
         high = np.array([float(v) for v in values])
         low = np.array([float(v - h) for v, h in zip(values, high, strict=True)])
-    assert_within(1, name, np.array([full(v) for v in x], dtype), high, low, x)
+    assert_within(2 if name == "tan" else 1, name, np.array([full(v) for v in x], dtype), high, low, x)
     assert all(np.isnan(full(dtype(v))) for v in (INF, -INF, np.nan))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,12 @@ exp, exp2, expm1 = unary(e.exp_op), unary(e.exp2_op), unary(e.expm1_op)
 log, log2, log10, log1p = unary(e.log_op), unary(e.log2_op), unary(e.log10_op), unary(e.log1p_op)
 sqrt, rsqrt, square, reciprocal = unary(e.sqrt_op), unary(e.rsqrt), unary(e.square), unary(e.reciprocal)
 sin, cos, tan, tanh = unary(e.sin_op), unary(e.cos_op), unary(e.tan_op), unary(e.tanh_op)
+asin, acos, atan = unary(e.asin_op), unary(e.acos_op), unary(e.atan_op)
+sinh, cosh = unary(e.sinh_op), unary(e.cosh_op)
+asinh, acosh, atanh = unary(e.asinh_op), unary(e.acosh_op), unary(e.atanh_op)
+arcsin, arccos, arctan, arcsinh, arccosh, arctanh = asin, acos, atan, asinh, acosh, atanh
 sigmoid, relu, erf = unary(e.sigmoid_op), unary(e.relu), unary(e.erf_op)
+erfc, erfinv = unary(e.erfc_op), unary(e.erfinv_op)
 floor, ceil, trunc = unary(e.floor_op), unary(e.ceil_op), unary(e.trunc_op)
 _round = unary(e.round_op)
 isnan, isfinite, isinf = unary(e.isnan), unary(e.isfinite), unary(e.isinf)
@@ -55,7 +61,27 @@ def _of_tensors(op: Operation) -> Callable[[Any, Any], Tensor]:
 
 
 maximum, minimum = _of_tensors(e.maximum), _of_tensors(e.minimum)
+atan2, hypot, logaddexp = _of_tensors(e.atan2_op), _of_tensors(e.hypot_op), _of_tensors(e.logaddexp)
+arctan2 = atan2
+xlogy = binary(e.xlogy)
 logical_and, logical_or, logical_xor = _of_tensors(e.logical_and), _of_tensors(e.logical_or), _of_tensors(e.logical_xor)
+
+_sin_quotient = unary(e.sin_quotient)
+
+
+def sinc(input: Tensor) -> Tensor:
+    """sin(pi x) / (pi x), 1 at zero."""
+    return _sin_quotient(_mul(tensor_operand(input, "sinc"), math.pi))
+
+
+def deg2rad(input: Tensor) -> Tensor:
+    """Degrees as radians."""
+    return _mul(tensor_operand(input, "deg2rad"), math.pi / 180)
+
+
+def rad2deg(input: Tensor) -> Tensor:
+    """Radians as degrees."""
+    return _mul(tensor_operand(input, "rad2deg"), 180 / math.pi)
 
 
 def _is_one(number: Any) -> bool:

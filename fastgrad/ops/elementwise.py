@@ -6,14 +6,25 @@ import math
 
 from .symbol import (
     abs_,
+    acos,
+    acosh,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    atanh,
     ceil,
     cos,
+    cosh,
     erf,
+    erfc,
+    erfinv,
     exp,
     exp2,
     expm1,
     floor,
     floordiv,
+    hypot,
     log,
     log1p,
     log2,
@@ -24,6 +35,7 @@ from .symbol import (
     round_,
     sigmoid,
     sin,
+    sinh,
     softplus,
     sqrt,
     tan,
@@ -127,7 +139,47 @@ rsqrt = elementwise("rsqrt", lambda a: 1 / sqrt(a), lambda g, y, a: (g * (-0.5 *
 sin_op = elementwise("sin", lambda a: sin(a), lambda g, y, a: (g * cos(a),), types="float")
 cos_op = elementwise("cos", lambda a: cos(a), lambda g, y, a: (g * -sin(a),), types="float")
 tan_op = elementwise("tan", lambda a: tan(a), lambda g, y, a: (g * (1 + y * y),), types="float")
+asin_op = elementwise("asin", lambda a: asin(a), lambda g, y, a: (g * rsqrt(1 - a * a),), types="float")
+acos_op = elementwise("acos", lambda a: acos(a), lambda g, y, a: (-g * rsqrt(1 - a * a),), types="float")
+atan_op = elementwise("atan", lambda a: atan(a), lambda g, y, a: (g / (a * a + 1),), types="float")
+atan2_op = elementwise(  # at the origin PyTorch's gradients are zero
+    "atan2",
+    lambda a, b: atan2(a, b),
+    lambda g, y, a, b: (
+        where(a * a + b * b == 0, 0, g * b * reciprocal(a * a + b * b)),
+        where(a * a + b * b == 0, 0, -g * a * reciprocal(a * a + b * b)),
+    ),
+    types="float",
+)
+hypot_op = elementwise("hypot", lambda a, b: hypot(a, b), lambda g, y, a, b: (g * (a / y), g * (b / y)), types="float")
+sinh_op = elementwise("sinh", lambda a: sinh(a), lambda g, y, a: (g * cosh(a),), types="float")
+cosh_op = elementwise("cosh", lambda a: cosh(a), lambda g, y, a: (g * sinh(a),), types="float")
 tanh_op = elementwise("tanh", lambda a: tanh(a), lambda g, y, a: (g * (1 - y * y),), types="float")
+asinh_op = elementwise("asinh", lambda a: asinh(a), lambda g, y, a: (g * rsqrt(a * a + 1),), types="float")
+acosh_op = elementwise("acosh", lambda a: acosh(a), lambda g, y, a: (g * rsqrt(a * a - 1),), types="float")
+atanh_op = elementwise("atanh", lambda a: atanh(a), lambda g, y, a: (g * reciprocal(1 - a * a),), types="float")
+sin_quotient = elementwise(  # sin(a) / a, 1 at 0
+    "sin_quotient",
+    lambda a: where(a == 0, 1, sin(a) / a),
+    lambda g, y, a: (g * where(a == 0, 0, (cos(a) - y) / a),),
+    types="float",
+    label="Sinc",
+)
+
+# logarithms of two operands
+logaddexp = elementwise(
+    "logaddexp",
+    lambda a, b: where(a == b, a + math.log(2), where(a > b, a, b) + log1p(exp(-abs_(a - b)))),
+    lambda g, y, a, b: (g * sigmoid(a - b), g * sigmoid(b - a)),
+    types="float",
+)
+xlogy = elementwise(
+    "xlogy",
+    lambda a, b: where((a == 0) & (b == b), 0, a * log(b)),
+    lambda g, y, a, b: (g * where((a == 0) & (b <= 0), 0, log(b)), g * (a / b)),
+    types="float",
+    label=lambda a, b: "XlogyBackward1" if a.weak else "XlogyBackward2" if b.weak else "Xlogy",
+)
 
 # activations
 sigmoid_op = elementwise("sigmoid", lambda a: sigmoid(a), lambda g, y, a: (g * (y * (1 - y)),), types="float")
@@ -141,6 +193,12 @@ bce_logits = elementwise(  # the cross entropy of sigmoid(a) and b
 )
 erf_op = elementwise(
     "erf", lambda a: erf(a), lambda g, y, a: (g * (2 / math.sqrt(math.pi) * exp(-(a * a))),), types="float"
+)
+erfc_op = elementwise(
+    "erfc", lambda a: erfc(a), lambda g, y, a: (g * (-2 / math.sqrt(math.pi) * exp(-(a * a))),), types="float"
+)
+erfinv_op = elementwise(
+    "erfinv", lambda a: erfinv(a), lambda g, y, a: (g * (math.sqrt(math.pi) / 2 * exp(y * y)),), types="float"
 )
 
 # rounding (their gradient is zero)
