@@ -124,7 +124,7 @@ class _Process:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()  # closes the pipes
 
 
 class Pool:

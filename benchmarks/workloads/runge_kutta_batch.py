@@ -75,16 +75,15 @@ def torch_compiled(steps: int, batch: int) -> Step:
 
     starts, target = data(steps, batch)
     start, rows = torch.tensor(starts), torch.tensor(target)
-    p = [torch.tensor(v, dtype=torch.float64) for v in GUESS]
+    p = torch.tensor(GUESS, dtype=torch.float64)
 
     def loss_of(p: Any, start: Any, rows: Any) -> Any:
-        return _loss(p, start.unbind(0), [row.unbind(0) for row in rows.unbind(0)], torch.mean)
+        return _loss(p.unbind(0), start.unbind(0), [row.unbind(0) for row in rows.unbind(0)], torch.mean)
 
     @torch.compile
     def update(p: Any, start: Any, rows: Any) -> Any:
         g, loss = torch.func.grad_and_value(loss_of)(p, start, rows)
-        for a, da in zip(p, g, strict=True):
-            a.sub_(da, alpha=RATE)
+        p.sub_(g, alpha=RATE)
         return loss
 
     return lambda: update(p, start, rows)
@@ -263,4 +262,4 @@ def _workload(steps: int, batch: int, **options: Any) -> Workload:
     )
 
 
-WORKLOADS = [_workload(50, 1000)]
+WORKLOADS = [_workload(20, 1000)]
