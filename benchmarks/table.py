@@ -28,7 +28,8 @@ def ratios(result: Result) -> list[tuple[str, float]]:
     best = best_peer(medians)
     pairs = [
         (best, "fastgrad_compiled", f"best peer ({PEERS[best].label}) / fastgrad.compile" if best else ""),
-        ("fastgrad_loop", "numba_loop", "step.loop / Numba by hand, loop"),
+        ("fastgrad_loop", "numba_by_hand", "step.loop / Numba by hand, one call a step"),
+        ("fastgrad_loop", "numba_loop", "step.loop / Numba by hand, all steps in one call"),
         ("fastgrad_compiled", "numba_by_hand", "fastgrad.compile / Numba by hand"),
         ("torch_eager", "fastgrad_plain", "PyTorch eager / plain loop"),
     ]

@@ -303,7 +303,7 @@ def workload(n: int, d: int, dtype: str, **options: Any) -> Workload:
 _SMALL = (
     within("fastgrad_compiled", 1200),
     faster("fastgrad_compiled", 4),
-    near("fastgrad_loop", 1.2, "numba_loop"),
+    near("fastgrad_loop", 1.2, "numba_by_hand"),
     within("fastgrad_plain", 8000),
 )
 
