@@ -33,7 +33,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "torch_compiled": {"color": "#e0701f", "linestyle": "-."},
     "hips_autograd": {"color": "#d46aa6"},
 }
-_POINT = {"color": "#777777", "linewidth": 1.6, "marker": "o", "markersize": 3.5}
+_POINT: dict[str, Any] = {"color": "#777777", "linewidth": 1.6, "marker": "o", "markersize": 3.5}
 
 
 def draw(results: list[Result], directory: Path) -> list[Path]:

@@ -7,7 +7,6 @@ The page is written by people but for the parts between `<!-- begin NAME -->` an
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,12 @@ def write(times: Path, directory: Path) -> Path:
     page = directory / "benchmarks.md"
     text = page.read_text()
     for name, part in parts(machine, results).items():
-        pattern = re.compile(f"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        text, count = pattern.subn(lambda match, part=part: f"{match[1]}\n{part}\n\n{match[2]}", text)
-        if not count:
-            raise ValueError(f"{page} has no part between <!-- begin {name} --> and <!-- end {name} -->")
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        head, found, tail = text.partition(begin)
+        _, closed, tail = tail.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{page} has no part between {begin.strip()} and {end}")
+        text = f"{head}{begin}\n{part}\n\n{end}{tail}"
     page.write_text(text)
     draw(results, directory / "benchmarks")
     return page

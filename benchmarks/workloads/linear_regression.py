@@ -59,7 +59,7 @@ def fastgrad_loop(**arguments: Any) -> Loop:
     step = fastgrad.compile(step)
     if not hasattr(step, "loop"):
         raise Unavailable("this fastgrad has no step.loop")
-    return Loop(lambda epochs: step.loop(x, y, batch_size=len(x), epochs=epochs)[-1])
+    return Loop(lambda epochs: step.loop(x, y, batch_size=len(x), epochs=epochs)[-1, -1])
 
 
 def torch_eager(**arguments: Any) -> Step:

@@ -67,7 +67,7 @@ def torch_eager(time: int, batch: int, inputs: int, hidden: int) -> Step:
 
     values, target, (u, w, b, v) = data(time, batch, inputs, hidden)
     x, y = torch.tensor(values), torch.tensor(target)
-    net = torch.nn.RNN(inputs, hidden)
+    net: Any = torch.nn.RNN(inputs, hidden)
     read = torch.tensor(v).requires_grad_()
     with torch.no_grad():
         net.weight_ih_l0.copy_(torch.tensor(u.T))

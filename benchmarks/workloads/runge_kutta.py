@@ -114,7 +114,7 @@ def jax_jit(steps: int) -> Step:
 
     def loss_of(p: Any, target: Any) -> Any:
         def one(state: Any, row: Any) -> Any:
-            x, y = _advance(*state, p)
+            x, y = _advance(state[0], state[1], p)
             return (x, y), (x - row[0]) ** 2 + (y - row[1]) ** 2
 
         start = tuple(jax.numpy.asarray(v) for v in START)

@@ -99,7 +99,7 @@ def jax_jit(steps: int, batch: int) -> Step:
 
     def loss_of(p: Any, starts: Any, target: Any) -> Any:
         def one(state: Any, row: Any) -> Any:
-            x, y = _advance(*state, p)
+            x, y = _advance(state[0], state[1], p)
             return (x, y), (x - row[0]) ** 2 + (y - row[1]) ** 2
 
         return jax.lax.scan(one, (starts[0], starts[1]), target)[1].mean()

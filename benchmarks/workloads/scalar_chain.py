@@ -24,7 +24,7 @@ def _with_pytorch_names(torch: Any, length: int) -> Step:
     def step() -> Any:
         for leaf in leaves:
             leaf.grad = None
-        y = _chain(*leaves, length)
+        y = _chain(leaves[0], leaves[1], leaves[2], length)
         y.backward()
         return y.item() + leaves[1].grad.item()
 
@@ -61,7 +61,7 @@ def casadi(length: int) -> Step:
     import numpy as np
 
     symbols = [ca.SX.sym(name) for name in "xab"]
-    y = _chain(*symbols, length)
+    y = _chain(symbols[0], symbols[1], symbols[2], length)
     packed = ca.vertcat(*symbols)
     function = ca.Function("chain", [packed], [y, ca.gradient(y, packed)])
     buffer, call = function.buffer()
