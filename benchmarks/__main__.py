@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from .machine import describe
@@ -71,16 +72,11 @@ def _tell(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _measure_all(
-    workloads: list[Workload], pool: Pool, settings: Settings, show: Callable[[Result], None]
-) -> list[Result]:
-    results = []
+def _measure_all(workloads: list[Workload], pool: Pool, settings: Settings, done: Callable[[Result], None]) -> None:
     for workload in workloads:
         result = measure(workload, [key for key in workload.peers() if key in pool.pythons], pool, settings, _tell)
         _tell("")
-        show(result)
-        results.append(result)
-    return results
+        done(result)
 
 
 def main() -> int:
@@ -89,6 +85,10 @@ def main() -> int:
     if arguments.list:
         print("\n".join(WORKLOADS))
         return 0
+    if arguments.report:
+        from . import report
+
+        report.check(arguments.report)
     workloads, pythons = _choose(arguments), _find_peers(arguments)
     settings = Settings(
         rounds=arguments.rounds or (3 if arguments.quick else 15),
@@ -96,26 +96,31 @@ def main() -> int:
         threads=not arguments.quick,
     )
     fresh = arguments.fresh_caches or bool(arguments.report)
+    files = [
+        file for file in (arguments.json, arguments.report and arguments.report / "benchmarks" / "times.json") if file
+    ]
+    results: list[Result] = []
     with Pool(pythons, None if arguments.verbose else subprocess.DEVNULL, fresh) as pool:
         machine = describe(pool)
-        print("\n".join(machine["lines"]), end="\n\n")
-        results = _measure_all(workloads, pool, settings, lambda r: print(as_text(r), end="\n\n", flush=True))
+        print("\n".join(machine["lines"]), end="\n\n", flush=True)
+
+        def done(result: Result) -> None:
+            """Show a result, and keep it at once: a run that is interrupted has measured something."""
+            print(as_text(result), end="\n\n", flush=True)
+            results.append(result)
+            for file in files:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(as_json(results, machine))
+
+        _measure_all(workloads, pool, settings, done)
         if arguments.scaling or arguments.report:
             points = {w.name: w for series in SERIES for w in series.points.values()}
-            missing = [w for name, w in points.items() if name not in {w.name for w in workloads}]
-            fewer = Settings(min(5, settings.rounds), settings.seconds, 3.0, settings.threads)
-            results += _measure_all(missing, pool, fewer, lambda r: print(as_text(r), end="\n\n", flush=True))
+            missing = [w for name, w in points.items() if name not in {r.workload.name for r in results}]
+            _measure_all(missing, pool, replace(settings, rounds=min(5, settings.rounds), limit=3.0), done)
     if arguments.markdown:
         print(as_markdown(results))
-    if arguments.json:
-        arguments.json.write_text(as_json(results, machine))
     if arguments.report:
-        from .report import write
-
-        times = arguments.report / "benchmarks" / "times.json"
-        times.parent.mkdir(parents=True, exist_ok=True)
-        times.write_text(as_json(results, machine))
-        write(times, arguments.report)
+        report.write(files[-1], arguments.report)
     return int(any(m.error for result in results for m in result.measurements.values()))
 
 

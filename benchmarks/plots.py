@@ -15,7 +15,7 @@ from .scaling import SERIES, Series
 from .table import load
 from .units import amount
 
-__all__ = ["draw"]
+__all__ = ["draw", "import_matplotlib"]
 
 # fastgrad in blues and thick, code by hand in greys, libraries in colours that are told apart without red and green.
 _STYLES: dict[str, dict[str, Any]] = {
@@ -36,13 +36,18 @@ _STYLES: dict[str, dict[str, Any]] = {
 _POINT: dict[str, Any] = {"color": "#777777", "linewidth": 1.6, "marker": "o", "markersize": 3.5}
 
 
-def draw(results: list[Result], directory: Path) -> list[Path]:
-    """Write a PNG for each series that has been measured; returns the files."""
+def import_matplotlib() -> None:
+    """Load it, for files and no window."""
     try:
         import matplotlib
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install -e '.[plot]'") from error
     matplotlib.use("Agg")
+
+
+def draw(results: list[Result], directory: Path) -> list[Path]:
+    """Write a PNG for each series that has been measured; returns the files."""
+    import_matplotlib()
     directory.mkdir(parents=True, exist_ok=True)
     medians = {result.workload.name: result.medians() for result in results}
     return [path for series in SERIES if (path := _draw_series(series, medians, directory))]

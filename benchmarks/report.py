@@ -10,12 +10,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .plots import draw
+from .plots import draw, import_matplotlib
 from .registry import WORKLOADS
 from .runner import Result
 from .table import as_markdown, first_calls, goals, load
 
-__all__ = ["parts", "write"]
+__all__ = ["check", "parts", "write"]
 
 
 def parts(machine: dict[str, Any], results: list[Result]) -> dict[str, str]:
@@ -44,21 +44,32 @@ def _left_out(results: list[Result]) -> str:
     return "\n".join(lines) or "Nobody."
 
 
+def check(directory: Path) -> None:
+    """Raise what `write` would raise, before the time for measuring is spent."""
+    import_matplotlib()
+    _exchange(directory / "benchmarks.md", parts({"lines": []}, []))
+
+
 def write(times: Path, directory: Path) -> Path:
     """Exchange the measured parts of `directory`/benchmarks.md and draw its plots, from the file `times`."""
-    machine, results = load(times)
     page = directory / "benchmarks.md"
+    machine, results = load(times)
+    page.write_text(_exchange(page, parts(machine, results)))
+    draw(results, directory / "benchmarks")
+    return page
+
+
+def _exchange(page: Path, new: dict[str, str]) -> str:
+    """The text of the page with new parts."""
     text = page.read_text()
-    for name, part in parts(machine, results).items():
+    for name, part in new.items():
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
         head, found, tail = text.partition(begin)
         _, closed, tail = tail.partition(end)
         if not found or not closed:
             raise ValueError(f"{page} has no part between {begin.strip()} and {end}")
         text = f"{head}{begin}\n{part}\n\n{end}{tail}"
-    page.write_text(text)
-    draw(results, directory / "benchmarks")
-    return page
+    return text
 
 
 def main() -> None:

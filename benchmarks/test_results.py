@@ -102,9 +102,15 @@ def test_the_page_and_its_plots_are_written_from_a_file(tmp_path: Path) -> None:
     assert report.write(times, tmp_path).read_text() == text
 
 
-def test_a_page_without_its_marks_is_refused(tmp_path: Path) -> None:
+def test_a_page_without_its_marks_is_refused_before_and_after_measuring(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report.check(ROOT / "docs")
+    with pytest.raises(FileNotFoundError):
+        report.check(tmp_path)
     (tmp_path / "benchmarks.md").write_text("nothing")
     (tmp_path / "times.json").write_text(table.as_json([_result(next(iter(WORKLOADS.values())))], MACHINE))
+    with pytest.raises(ValueError, match="<!-- begin machine -->"):
+        report.check(tmp_path)
     with pytest.raises(ValueError, match="<!-- begin machine -->"):
         report.write(tmp_path / "times.json", tmp_path)
 

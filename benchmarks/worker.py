@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -104,7 +105,8 @@ class _Worker:
         return {}
 
     def version(self, names: list[str]) -> dict[str, Any]:
-        return {name: str(getattr(importlib.import_module(name), "__version__", "?")) for name in names}
+        found = {name: getattr(importlib.import_module(name), "__version__", None) for name in names}
+        return {name: version or importlib.metadata.version(name) for name, version in found.items()}
 
 
 def main() -> None:
