@@ -1,7 +1,9 @@
 """Measures workloads: one worker process per peer and number of threads, timed in turns, medians taken.
 
 Turns matter: a machine that slows down for a second slows all peers alike. Every peer is warmed up and checked against
-the others first. A peer that can use threads is tried with one and with all of them, and measured with the better.
+the others first. A peer that can use threads is tried with one and, where a step takes longer than a parallel region is
+worth, with all of them, and measured with the better. With fresh caches every peer has empty cache directories of its
+own, so that its first call on a workload is one that nothing on disk helps, but what its own earlier workloads left.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -20,7 +23,10 @@ from typing import Any
 from .peers import PEERS, ROOT, environment
 from .workload import Workload
 
-__all__ = ["Measurement", "Result", "Settings", "measure"]
+# Nanoseconds of a step below which all cores are not tried: waking them costs as much.
+_WORTH_THREADS = 100_000
+
+__all__ = ["Measurement", "Pool", "Result", "Settings", "cores", "measure"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Settings:
 
 @dataclass
 class Measurement:
-    """One peer on one workload; times in nanoseconds, of one step divided by the workload's count."""
+    """One peer on one workload; times in nanoseconds, of one step divided by the workload's count (or other amounts, in
+    the workload's unit). `first` is the seconds of building and the first step."""
 
     peer: str
     times: list[float] = field(default_factory=list)
@@ -44,6 +51,7 @@ class Measurement:
     threads: int | None = None
     value: float | None = None
     error: str = ""
+    skipped: str = ""
     trial: float = 0.0
 
     @property
@@ -61,23 +69,32 @@ class Result:
     workload: Workload
     measurements: dict[str, Measurement]
 
+    def medians(self) -> dict[str, float]:
+        """The medians of the peers that were measured."""
+        return {key: m.median for key, m in self.measurements.items() if m.times}
+
     def as_json(self) -> dict[str, Any]:
-        """Names, medians and all times."""
-        peers = {
-            k: asdict(m) | {"median": m.median, "best": m.best, "label": PEERS[k].label}
-            for k, m in self.measurements.items()
-        }
-        return {"workload": self.workload.name, "peers": peers}
+        """Names, and all times."""
+        return {"workload": self.workload.name, "peers": {key: asdict(m) for key, m in self.measurements.items()}}
+
+    @staticmethod
+    def from_json(data: dict[str, Any], workload: Workload) -> Result:
+        """What `as_json` wrote."""
+        return Result(workload, {key: Measurement(**fields) for key, fields in data["peers"].items()})
 
 
 class WorkerError(Exception):
     pass
 
 
+class _Skip(Exception):
+    pass
+
+
 class _Process:
     """The near end of a worker."""
 
-    def __init__(self, python: str, threads: int | None, log: Any) -> None:
+    def __init__(self, python: str, threads: int | None, caches: str | None, log: Any) -> None:
         self.process = subprocess.Popen(
             [python, "-m", f"{__package__}.worker"],
             stdin=subprocess.PIPE,
@@ -85,7 +102,7 @@ class _Process:
             stderr=log,
             text=True,
             cwd=ROOT,
-            env=environment(threads),
+            env=environment(threads, caches),
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -99,28 +116,41 @@ class _Process:
         if not line:
             raise WorkerError(f"the worker died (exit status {self.process.wait()})")
         answer = json.loads(line)
+        if "unavailable" in answer:
+            raise _Skip(answer["unavailable"])
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()  # closes the pipes
 
 
 class Pool:
     """Workers by interpreter, peer and threads, started when first asked for."""
 
-    def __init__(self, pythons: dict[str, str], log: Any = subprocess.DEVNULL) -> None:
+    def __init__(self, pythons: dict[str, str], log: Any = subprocess.DEVNULL, fresh_caches: bool = False) -> None:
         self.pythons = pythons
         self.log = log
+        self.caches = tempfile.TemporaryDirectory(prefix="benchmarks-") if fresh_caches else None
         self.running: dict[tuple[str, int | None], _Process] = {}
 
     def get(self, peer: str, threads: int | None) -> _Process:
         key = (peer, threads)
         if key not in self.running or self.running[key].process.poll() is not None:
-            self.running[key] = _Process(self.pythons[peer], threads, self.log)
+            caches = os.path.join(self.caches.name, peer) if self.caches else None
+            if caches:
+                os.makedirs(caches, exist_ok=True)
+            self.running[key] = _Process(self.pythons[peer], threads, caches, self.log)
         return self.running[key]
+
+    def versions(self) -> dict[str, str]:
+        """The version of each module that the peers need."""
+        found: dict[str, str] = {}
+        for peer in self.pythons:
+            found |= self.get(peer, None).ask(do="version", names=PEERS[peer].needs)
+        return found
 
     def __enter__(self) -> Pool:
         return self
@@ -129,6 +159,13 @@ class Pool:
         for process in self.running.values():
             process.close()
         self.running.clear()
+        if self.caches:
+            self.caches.cleanup()
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def measure(
@@ -144,10 +181,12 @@ def measure(
         tell(f"{workload.name}: {PEERS[peer].label}")
         try:
             _prepare(workload, measurement, pool, settings)
+        except _Skip as reason:
+            measurement.skipped = str(reason)
         except WorkerError as error:
             measurement.error = str(error)
     _compare(workload, measurements)
-    ready = [m for m in measurements.values() if not m.error]
+    ready = [m for m in measurements.values() if not m.error and not m.skipped]
     slowest = max((m.trial for m in ready), default=0.0)
     turns = min(settings.rounds, max(3, int(settings.limit / max(slowest, settings.seconds))))
     for turn in range(turns):
@@ -155,37 +194,45 @@ def measure(
         for i in range(len(ready)):
             measurement = ready[(i + turn) % len(ready)]
             time.sleep(0.002)  # let the pool of the peer before fall asleep
+            if measurement.error:
+                continue
             try:
                 measurement.times.append(_time(workload, measurement, pool, settings.seconds))
             except WorkerError as error:
                 measurement.error = str(error)
     for measurement in ready:
-        pool.get(measurement.peer, measurement.threads).ask(do="drop")
+        if not measurement.error:
+            pool.get(measurement.peer, measurement.threads).ask(do="drop")
     return Result(workload, measurements)
 
 
 def _time(workload: Workload, measurement: Measurement, pool: Pool, seconds: float) -> float:
     answer = pool.get(measurement.peer, measurement.threads).ask(do="time", seconds=seconds)
-    return answer["nanoseconds"] / workload.count
+    return answer["amount"] / workload.count
 
 
 def _prepare(workload: Workload, measurement: Measurement, pool: Pool, settings: Settings) -> None:
-    """Build with every number of threads worth trying, and keep the fastest."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    several = settings.threads and PEERS[measurement.peer].threads and cores > 1 and not workload.once
+    """Build with every number of threads worth trying, and keep the fastest; the first call is that of the first."""
+    several = settings.threads and PEERS[measurement.peer].threads and cores() > 1 and not workload.once
     best = math.inf
     kept: int | None = None
-    for threads in (1, cores) if several else (None,):
+    for threads in (1, cores()) if several else (None,):
+        if best < _WORTH_THREADS:
+            break
         worker = pool.get(measurement.peer, threads)
         first = worker.ask(do="build", workload=workload.name, peer=measurement.peer)["seconds"]
-        value = worker.ask(do="check", steps=1 if workload.once else 2)["value"]
-        trials = 1 if workload.once else 4
-        elapsed = min(worker.ask(do="time", seconds=settings.seconds)["nanoseconds"] for _ in range(trials))
+        value = worker.ask(do="check", steps=0 if workload.once else 2)["value"]
+        if workload.once:
+            elapsed = first * 1e9
+        else:
+            elapsed = min(worker.ask(do="time", seconds=settings.seconds)["amount"] for _ in range(4))
+        if math.isnan(measurement.first):
+            measurement.first = first
         if elapsed < best:
             if best < math.inf:
                 pool.get(measurement.peer, kept).ask(do="drop")
             best, kept = elapsed, threads
-            measurement.first, measurement.value, measurement.threads = first, value, threads
+            measurement.value, measurement.threads = value, threads
             measurement.trial = max(elapsed * 1e-9, settings.seconds)
         else:
             worker.ask(do="drop")

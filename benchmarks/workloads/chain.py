@@ -61,29 +61,48 @@ def _steps(torch: Any, kind: str, compile_with: Callable[[Step], Step] = lambda 
     return {"record": record, "gradient": gradient, "sweep": sweep}[kind]
 
 
-def _difference(steps: Callable[[int], Step], length: int) -> Difference:
-    return Difference(steps(2 * length), steps(length))
+def _difference(steps: Callable[[int], Step], length: int, whole: bool) -> Step | Difference:
+    return steps(length) if whole else Difference(steps(2 * length), steps(length))
 
 
-def fastgrad_plain(kind: str, length: int) -> Difference:
+def fastgrad_plain(kind: str, length: int, whole: bool) -> Step | Difference:
     import fastgrad
 
-    return _difference(_steps(fastgrad, kind), length)
+    return _difference(_steps(fastgrad, kind), length, whole)
 
 
-def torch_eager(kind: str, length: int) -> Difference:
+def torch_eager(kind: str, length: int, whole: bool) -> Step | Difference:
     import torch
 
-    return _difference(_steps(torch, kind), length)
+    return _difference(_steps(torch, kind), length, whole)
 
 
-def fastgrad_compiled(kind: str, length: int) -> Difference:
+def fastgrad_compiled(kind: str, length: int, whole: bool) -> Step | Difference:
     import fastgrad
 
-    return _difference(_steps(fastgrad, kind, fastgrad.compile), length)
+    return _difference(_steps(fastgrad, kind, fastgrad.compile), length, whole)
 
 
-def hips_autograd(kind: str, length: int) -> Difference:
+def jax_jit(kind: str, length: int, whole: bool) -> Step | Difference:
+    """With `lax.scan`, as its users are told to: unrolled, it compiles for minutes."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    x, a = (jax.numpy.asarray(value) for value in data())
+
+    def steps(length: int) -> Step:
+        def loss_of(x: Any, a: Any) -> Any:
+            return jax.lax.scan(lambda x, _: (x * a + a, None), x, None, length=length // 2)[0].sum()
+
+        evaluate = jax.jit(loss_of if kind == "sweep" else jax.value_and_grad(loss_of))
+        if kind == "sweep":
+            return lambda: jax.block_until_ready(evaluate(x, a))
+        return lambda: jax.block_until_ready(evaluate(x, a))[0]
+
+    return _difference(steps, length, whole)
+
+
+def hips_autograd(kind: str, length: int, whole: bool) -> Step | Difference:
     import autograd.numpy as anp
     from autograd import value_and_grad
 
@@ -93,10 +112,10 @@ def hips_autograd(kind: str, length: int) -> Difference:
         evaluate = value_and_grad(lambda x: anp.sum(_chain(x, a, length)))
         return lambda: evaluate(x)[0]
 
-    return _difference(steps, length)
+    return _difference(steps, length, whole)
 
 
-def casadi(kind: str, length: int) -> Difference:
+def casadi(kind: str, length: int, whole: bool) -> Step | Difference:
     import casadi as ca
 
     x, a = data()
@@ -118,16 +137,24 @@ def casadi(kind: str, length: int) -> Difference:
 
         return step
 
-    return _difference(steps, length)
+    return _difference(steps, length, whole)
 
 
 def _workload(kind: str, length: int, name: str, without: tuple[str, ...], **options: Any) -> Workload:
-    module, arguments = __name__.rpartition(".")[2], {"kind": kind, "length": length}
-    return Workload(f"{name}, per operation", module, arguments, count=length, without=without, **options)
+    arguments = {"kind": kind, "length": length, "whole": False}
+    return Workload(f"{name}, per operation", _MODULE, arguments, count=length, without=without, **options)
 
+
+def whole(length: int) -> Workload:
+    """Value and gradient of one chain, not per operation."""
+    arguments = {"kind": "gradient", "length": length, "whole": True}
+    return Workload(f"chain of {length} operations on 8 elements, value and gradient", _MODULE, arguments)
+
+
+_MODULE = __name__.rpartition(".")[2]
 
 WORKLOADS = [
-    _workload("record", 500, "record", ("fastgrad_compiled", "hips_autograd", "casadi"), quick=True),
+    _workload("record", 500, "record", ("fastgrad_compiled", "hips_autograd", "casadi", "jax_jit"), quick=True),
     _workload("gradient", 200, "chain of 8 elements, value and gradient", (), quick=True),
     _workload("sweep", 1000, "chain of 8 elements, sweep", ("hips_autograd",), quick=True),
 ]

@@ -4,12 +4,14 @@ Weights are (inputs, outputs) per layer, and a list [w, b, w, b, ...] is all par
 same. `tanh` says whether hidden layers end in tanh or in ReLU.
 """
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ..workload import Step, Workload
+from ..goals import faster
+from ..workload import Loop, Step, Unavailable, Workload
 
 RATE, BETA1, BETA2, EPSILON = 0.01, 0.9, 0.999, 1e-8
 
@@ -30,8 +32,9 @@ def one_hot(classes: np.ndarray, count: int, dtype: str) -> np.ndarray:
 
 
 def _with_pytorch_names(
-    torch: Any, compile_with: Any, sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str
-) -> Step:
+    torch: Any, sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str, **options: Any
+) -> Any:
+    """A step that takes its data as arguments, and the data. `options` are Adam's."""
     values, classes, start = data(sizes, batch, dtype)
     layers: list[Any] = []
     for w, b in zip(start[::2], start[1::2], strict=True):
@@ -40,45 +43,86 @@ def _with_pytorch_names(
         layer.bias = torch.nn.Parameter(torch.tensor(b))
         layers += [layer, torch.nn.Tanh() if tanh else torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers[:-1])
-    x, y = torch.tensor(values), torch.tensor(classes)
     loss_of = torch.nn.CrossEntropyLoss()
     parameters = model.parameters()
-    optimizer = torch.optim.Adam(parameters, lr=RATE) if adam else torch.optim.SGD(parameters, lr=RATE)
-    if compile_with:
-        model = compile_with(model)
+    optimizer = torch.optim.Adam(parameters, lr=RATE, **options) if adam else torch.optim.SGD(parameters, lr=RATE)
 
-    def step() -> Any:
+    def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
         loss = loss_of(model(x), y)
         loss.backward()
         optimizer.step()
         return loss
 
-    return step
+    return step, torch.tensor(values), torch.tensor(classes)
 
 
 def fastgrad_plain(**arguments: Any) -> Step:
     import fastgrad
 
-    return _with_pytorch_names(fastgrad, None, **arguments)
+    step, x, y = _with_pytorch_names(fastgrad, **arguments)
+    return lambda: step(x, y)
 
 
 def fastgrad_compiled(**arguments: Any) -> Step:
     import fastgrad
 
-    return fastgrad.compile(_with_pytorch_names(fastgrad, None, **arguments))
+    step, x, y = _with_pytorch_names(fastgrad, **arguments)
+    return fastgrad.compile(lambda: step(x, y))
+
+
+def fastgrad_loop(**arguments: Any) -> Loop:
+    """Every epoch is one step: the batch is all rows."""
+    import fastgrad
+
+    step, x, y = _with_pytorch_names(fastgrad, **arguments)
+    step = fastgrad.compile(step)
+    if not hasattr(step, "loop"):
+        raise Unavailable("this fastgrad has no step.loop")
+    return Loop(lambda epochs: step.loop(x, y, batch_size=len(x), epochs=epochs)[-1, -1])
 
 
 def torch_eager(**arguments: Any) -> Step:
+    """Adam is the fused one, which is the fastest here; SGD's forms are alike."""
     import torch
 
-    return _with_pytorch_names(torch, None, **arguments)
+    step, x, y = _with_pytorch_names(torch, **arguments, fused=True)
+    return lambda: step(x, y)
 
 
-def torch_compiled(**arguments: Any) -> Step:
+def torch_compiled(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) -> Step:
+    """The whole step by way of torch.func, as one graph: faster than a compiled model with `backward`."""
     import torch
 
-    return _with_pytorch_names(torch, torch.compile, **arguments)
+    values, classes, start = data(sizes, batch, dtype)
+    x, y = torch.tensor(values), torch.tensor(classes)
+    p = [torch.tensor(a) for a in start]
+    m, v = ([torch.zeros_like(a) for a in p] for _ in range(2))
+    t = torch.zeros(())
+
+    def loss_of(p: Any, x: Any, y: Any) -> Any:
+        for i in range(0, len(p), 2):
+            x = x @ p[i] + p[i + 1]
+            if i + 2 < len(p):
+                x = torch.tanh(x) if tanh else torch.relu(x)
+        return torch.nn.functional.cross_entropy(x, y)
+
+    @torch.compile
+    def update(p: Any, m: Any, v: Any, t: Any, x: Any, y: Any) -> Any:
+        g, loss = torch.func.grad_and_value(loss_of)(p, x, y)
+        if not adam:
+            for a, da in zip(p, g, strict=True):
+                a.sub_(da, alpha=RATE)
+            return loss
+        t.add_(1)
+        c1, c2 = 1 - BETA1**t, 1 - BETA2**t
+        for a, da, b, c in zip(p, g, m, v, strict=True):
+            b.lerp_(da, 1 - BETA1)
+            c.mul_(BETA2).addcmul_(da, da, value=1 - BETA2)
+            a.sub_(RATE / c1 * b / ((c / c2).sqrt() + EPSILON))
+        return loss
+
+    return lambda: update(p, m, v, t, x, y)
 
 
 def jax_jit(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) -> Step:
@@ -97,7 +141,7 @@ def jax_jit(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) ->
                 x = jnp.tanh(x) if tanh else jax.nn.relu(x)
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1))
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=(0, 1))
     def update(p: Any, state: Any, x: Any, y: Any) -> Any:
         loss, g = jax.value_and_grad(loss_of)(p, x, y)
         if not adam:
@@ -110,8 +154,8 @@ def jax_jit(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) ->
         new = [a - RATE / c1 * b / (jnp.sqrt(c / c2) + EPSILON) for a, b, c in zip(p, m, v, strict=True)]
         return loss, new, (t, m, v)
 
-    zeros = [jnp.zeros_like(a) for a in p]
-    state: Any = (jnp.zeros((), jnp.asarray(values).dtype), zeros, zeros) if adam else None
+    m, v = ([jnp.zeros_like(a) for a in p] for _ in range(2))
+    state: Any = (jnp.zeros((), x.dtype), m, v) if adam else None
 
     def step() -> Any:
         nonlocal p, state
@@ -203,7 +247,8 @@ def numpy_by_hand(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: s
     return step
 
 
-def numba_by_hand(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) -> Step:
+def _by_hand(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) -> Any:
+    """A compiled update, and its arguments."""
     from numba import njit
 
     x, classes, p = data(sizes, batch, dtype)
@@ -276,7 +321,29 @@ def numba_by_hand(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: s
     dw, m, v = (tuple(np.zeros_like(a) for a in w) for _ in range(3))
     db, n, c = (tuple(np.zeros_like(a) for a in b) for _ in range(3))
     t = np.zeros(1)
-    return lambda: update(x, classes, w, b, h, g, dw, db, m, v, n, c, t)
+    return update, (x, classes, w, b, h, g, dw, db, m, v, n, c, t)
+
+
+def numba_by_hand(**arguments: Any) -> Step:
+    update, values = _by_hand(**arguments)
+    return lambda: update(*values)
+
+
+def numba_loop(**arguments: Any) -> Loop:
+    """The loop over steps is compiled, too; every step's loss is kept, as in `step.loop`."""
+    from numba import njit
+
+    update, values = _by_hand(**arguments)
+    dtype = values[0].dtype
+
+    @njit
+    def run(steps: int, values: Any) -> Any:
+        losses = np.empty(steps, dtype)
+        for k in range(steps):
+            losses[k] = update(*values)
+        return losses
+
+    return Loop(lambda steps: run(steps, values)[-1])
 
 
 def pytensor(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) -> Step:
@@ -287,7 +354,7 @@ def pytensor(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) -
     values, classes, start = data(sizes, batch, dtype)
     labels = one_hot(classes, sizes[-1], dtype)
     p = [pytensor.shared(a) for a in start]
-    x, y = pt.matrix("x", dtype=dtype), pt.matrix("y", dtype=dtype)
+    x, y = pytensor.shared(values), pytensor.shared(labels)
     h = x
     for i in range(0, len(p), 2):
         h = h @ p[i] + p[i + 1]
@@ -308,20 +375,29 @@ def pytensor(sizes: list[int], batch: int, tanh: bool, adam: bool, dtype: str) -
             updates[a] = a - rate / c1 * updates[m] / (pt.sqrt(updates[v] / c2) + epsilon)
     else:
         updates = {a: a - rate * da for a, da in zip(p, g, strict=True)}
-    update = pytensor.function([x, y], loss, updates=updates, mode="NUMBA")
+    update = pytensor.function([], loss, updates=updates, mode="NUMBA")
     update.trust_input = True
-    return lambda: update(values, labels)
+    return update
 
 
-def _workload(sizes: list[int], batch: int, tanh: bool = False, adam: bool = False, **options: Any) -> Workload:
-    name = f"perceptron {'-'.join(map(str, sizes))}, batch {batch}, {'Adam' if adam else 'SGD'}"
+def _workload(
+    sizes: list[int], batch: int, tanh: bool = False, adam: bool = False, name: str = "", **options: Any
+) -> Workload:
+    described = name or f"perceptron {'-'.join(map(str, sizes))}, batch {batch}"
     arguments = {"sizes": sizes, "batch": batch, "tanh": tanh, "adam": adam, "dtype": "float32"}
-    return Workload(name, __name__.rpartition(".")[2], arguments, tolerance=2e-3, **options)
+    return Workload(
+        f"{described}, {'Adam' if adam else 'SGD'}",
+        __name__.rpartition(".")[2],
+        arguments,
+        tolerance=2e-3,
+        **options,
+    )
 
 
 WORKLOADS = [
-    _workload([2, 16, 16, 2], 16, tanh=True, quick=True),
-    _workload([784, 128, 10], 32),
-    _workload([784, 128, 10], 32, adam=True),
-    _workload([784, 512, 512, 10], 256),
+    _workload([2, 16, 16, 2], 16, tanh=True, quick=True, goals=(faster("fastgrad_compiled", 2.5),)),
+    _workload([784, 128, 10], 32, goals=(faster("fastgrad_compiled", 1.5),)),
+    _workload([784, 128, 10], 32, adam=True, goals=(faster("fastgrad_compiled", 1.5),)),
+    _workload([784, 512, 512, 10], 256, goals=(faster("fastgrad_compiled", 1.1),)),
+    _workload([8] * 17, 8, tanh=True, adam=True, name="32 small parameters: 16 layers of 8, batch 8"),
 ]

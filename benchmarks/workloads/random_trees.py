@@ -75,6 +75,55 @@ def hips_autograd() -> Step:
     return lambda: value_and_gradient(x)[0]
 
 
+def jax_eager() -> Step:
+    """Without jit, which would compile every program for a tenth of a second."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jnp = jax.numpy
+    x = jnp.linspace(0.1, 0.8, SIZE)
+    source = programs()
+    value_and_gradient = jax.value_and_grad(lambda x: evaluate(x, next(source), jnp.tanh, jnp.sin).sum())
+    return lambda: jax.block_until_ready(value_and_gradient(x))[0]
+
+
+def casadi() -> Step:
+    """An expression graph for every program, evaluated once."""
+    import casadi as ca
+
+    x = np.linspace(0.1, 0.8, SIZE)
+    source = programs()
+    symbol = ca.SX.sym("x", SIZE)
+
+    def step() -> Any:
+        loss = ca.sum1(evaluate(symbol, next(source), ca.tanh, ca.sin))
+        value, _ = ca.Function("tree", [symbol], [loss, ca.gradient(loss, symbol)])(x)
+        return float(value)
+
+    return step
+
+
+def drjit() -> Step:
+    """Every program is traced and compiled anew."""
+    import drjit as dr
+    from drjit.llvm.ad import Float64
+
+    values = np.linspace(0.1, 0.8, SIZE)
+    source = programs()
+
+    def step() -> Any:
+        x = Float64(values)
+        dr.enable_grad(x)
+        loss = dr.sum(evaluate(x, next(source), dr.tanh, dr.sin))
+        dr.backward(loss)
+        gradient = dr.grad(x)
+        value = dr.detach(loss)
+        dr.eval(value, gradient)
+        return value[0]
+
+    return step
+
+
 WORKLOADS = [
     Workload("random trees, never repeating, per operation", __name__.rpartition(".")[2], count=LENGTH, quick=True)
 ]

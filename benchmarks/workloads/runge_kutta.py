@@ -4,10 +4,13 @@ x' = a x - b x y, y' = c x y - d y, from a known start; the loss is the mean squ
 steps, the gradient is with respect to a, b, c, d, and one small step of descent follows. All scalars, float64.
 """
 
+import os
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..goals import faster
 from ..workload import Step, Workload
 
 H, RATE = 0.05, 1e-4
@@ -111,13 +114,13 @@ def jax_jit(steps: int) -> Step:
 
     def loss_of(p: Any, target: Any) -> Any:
         def one(state: Any, row: Any) -> Any:
-            x, y = _advance(*state, p)
+            x, y = _advance(state[0], state[1], p)
             return (x, y), (x - row[0]) ** 2 + (y - row[1]) ** 2
 
         start = tuple(jax.numpy.asarray(v) for v in START)
         return jax.lax.scan(one, start, target)[1].mean()
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def update(p: Any, target: Any) -> Any:
         loss, gradient = jax.value_and_grad(loss_of)(p, target)
         return loss, p - RATE * gradient
@@ -146,6 +149,51 @@ def casadi(steps: int) -> Step:
     def step(keep_alive: Any = (function, buffer)) -> Any:
         call()
         return value[0]
+
+    return step
+
+
+def pytensor(steps: int) -> Step:
+    """With `scan`: unrolled, it compiles for minutes."""
+    import pytensor
+
+    pytensor.config.floatX = "float64"
+    target, p = pytensor.shared(trajectory(steps)), pytensor.shared(np.array(GUESS))
+
+    def one(row: Any, x: Any, y: Any, p: Any) -> Any:
+        x, y = _advance(x, y, (p[0], p[1], p[2], p[3]))
+        return x, y, (x - row[0]) ** 2 + (y - row[1]) ** 2
+
+    start = [np.float64(v) for v in START]
+    outputs = pytensor.scan(one, target, [*start, None], [p], strict=True, return_updates=False)
+    loss = outputs[2].mean()
+    update = pytensor.function([], loss, updates={p: p - RATE * pytensor.grad(loss, p)}, mode="NUMBA")
+    update.trust_input = True
+    return update
+
+
+def drjit(steps: int) -> Step:
+    """Unrolled into one kernel, on arrays of one number."""
+    import drjit as dr
+    from drjit.llvm.ad import Float64
+
+    if "BENCHMARK_THREADS" in os.environ:
+        dr.set_thread_count(int(os.environ["BENCHMARK_THREADS"]))
+    target, p = trajectory(steps).tolist(), [Float64(v) for v in GUESS]
+
+    @dr.freeze
+    def update(p: Any) -> Any:
+        dr.enable_grad(p)
+        loss = _unrolled(p, target)
+        dr.backward(loss)
+        return dr.detach(loss), [dr.detach(a) - RATE * dr.grad(a) for a in p]
+
+    def step() -> Any:
+        nonlocal p
+        loss, p = update(p)
+        dr.eval(loss, p)
+        dr.sync_thread()
+        return loss[0]
 
     return step
 
@@ -211,8 +259,9 @@ def numba_by_hand(steps: int) -> Step:
     return lambda: update(states, target, p)
 
 
-def _workload(steps: int, **options: Any) -> Workload:
+def workload(steps: int, **options: Any) -> Workload:
+    """The workload of this size."""
     return Workload(f"Runge-Kutta fit, {steps} steps", __name__.rpartition(".")[2], {"steps": steps}, **options)
 
 
-WORKLOADS = [_workload(20, quick=True), _workload(200)]
+WORKLOADS = [workload(20, quick=True), workload(200, goals=(faster("fastgrad_compiled", 2),))]
