@@ -6,8 +6,7 @@ import os
 from typing import Any
 
 from . import recording as tape
-from .kernels import build
-from .plan.program import threads
+from .kernels import build, pool
 from .tensor import Tensor
 
 
@@ -35,15 +34,22 @@ class eager:
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many threads large matrix products may use; everything else runs in the calling thread."""
+    """Set how many threads a sweep may use for large work. Results have the same bits whatever the number.
+
+    >>> before = fastgrad.get_num_threads()
+    >>> fastgrad.set_num_threads(1)
+    >>> fastgrad.get_num_threads()
+    1
+    >>> fastgrad.set_num_threads(before)
+    """
     if not isinstance(n, int) or n < 1:
         raise RuntimeError("set_num_threads expects a positive integer")
-    threads[0] = n
+    pool.set_threads(n)
 
 
 def get_num_threads() -> int:
-    """How many threads large matrix products may use."""
-    return threads[0]
+    """How many threads a sweep may use for large work: at first, as many as there are CPUs for this process."""
+    return pool.threads()
 
 
 def stats() -> dict[str, int]:

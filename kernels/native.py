@@ -1,9 +1,11 @@
-"""The few intrinsics that Numba does not have: typed pointers from addresses, calls by address, fma, bit casts.
+"""The few intrinsics that Numba does not have: typed pointers from addresses, calls by address, fma, bit casts, atomics.
 
 Kernels see memory as raw addresses (int64). `float32_at(address)` and its sisters give a typed C pointer that is indexed like
 an array; index it with unsigned integers (`range(np.uintp(n))`), so that LLVM can vectorise. Everything here compiles to one
 machine instruction or to nothing.
 """
+
+import platform
 
 from llvmlite import ir
 from numba import types
@@ -141,3 +143,99 @@ def call_gemm(typingctx, address, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 14), codegen
+
+
+def _c_call(context, builder, args):
+    function = ir.FunctionType(WORD, [WORD] * (len(args) - 1)).as_pointer()
+    return builder.call(builder.inttoptr(args[0], function), args[1:])
+
+
+@intrinsic
+def call_c0(typingctx, address):
+    """Call the C function at `address` without arguments; returns its result as a word."""
+    return types.int64(types.int64), lambda context, builder, signature, args: _c_call(context, builder, args)
+
+
+@intrinsic
+def call_c1(typingctx, address, a):
+    """Call the C function at `address` with one word (an integer or a pointer)."""
+    return types.int64(*[types.int64] * 2), lambda context, builder, signature, args: _c_call(context, builder, args)
+
+
+@intrinsic
+def call_c2(typingctx, address, a, b):
+    """Call the C function at `address` with two words."""
+    return types.int64(*[types.int64] * 3), lambda context, builder, signature, args: _c_call(context, builder, args)
+
+
+@intrinsic
+def call_c3(typingctx, address, a, b, c):
+    """Call the C function at `address` with three words."""
+    return types.int64(*[types.int64] * 4), lambda context, builder, signature, args: _c_call(context, builder, args)
+
+
+@intrinsic
+def call_c4(typingctx, address, a, b, c, d):
+    """Call the C function at `address` with four words."""
+    return types.int64(*[types.int64] * 5), lambda context, builder, signature, args: _c_call(context, builder, args)
+
+
+@intrinsic
+def atomic_load(typingctx, address):
+    """The word at `address`; what other threads wrote before they stored it can be read afterwards."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(builder.inttoptr(args[0], WORD.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typingctx, address, value):
+    """Store a word, after all that this thread has written before."""
+
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[1], builder.inttoptr(args[0], WORD.as_pointer()), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Add to the word at `address`; returns what was there."""
+
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], WORD.as_pointer()), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_swap(typingctx, address, expected, value):
+    """Store `value` if the word at `address` is `expected`; returns whether it was."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], WORD.as_pointer())
+        return builder.extract_value(builder.cmpxchg(pointer, args[1], args[2], "seq_cst", "seq_cst"), 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typingctx):
+    """Tell the CPU that this thread waits in a loop; nothing on a CPU that cannot be told."""
+
+    def codegen(context, builder, signature, args):
+        machine = platform.machine().lower()
+        if machine in ("x86_64", "amd64"):
+            name, kinds, values = "llvm.x86.sse2.pause", [], []
+        elif machine in ("aarch64", "arm64"):
+            name, kinds, values = "llvm.aarch64.hint", [ir.IntType(32)], [ir.Constant(ir.IntType(32), 1)]  # yield
+        else:
+            return context.get_dummy_value()
+        hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+        builder.call(hint, values)
+        return context.get_dummy_value()
+
+    return types.void(), codegen

@@ -7,17 +7,16 @@ values. `run` is one call of the compiled sweep.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..kernels import pool
 from ..kernels.matmul import PARALLEL, use_threads
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
 
-threads = [os.cpu_count() or 1]  # what `set_num_threads` sets
 PIECE = 1 << 16  # records swept between two looks for Ctrl-C
 
 
@@ -166,7 +165,7 @@ class Program:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
         if self.products:
-            use_threads(threads[0] if self.products >= PARALLEL else 1)
+            use_threads(pool.threads() if self.products >= PARALLEL else 1)
         if self.error_cell is None and check is None:
             if self.count <= PIECE:
                 self.sweep(self.address, self.count)
