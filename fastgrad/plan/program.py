@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import pool
-from ..kernels.matmul import PARALLEL, use_threads
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
 
@@ -44,7 +42,6 @@ class Program:
         "kept",
         "kept_bytes",
         "lines",
-        "products",
         "sweep",
         "words",
     )  # fmt: skip
@@ -90,7 +87,6 @@ class Program:
         self.kept = assembler.kept
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
-        self.products = assembler.largest_product
 
     def bind(
         self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int
@@ -164,8 +160,6 @@ class Program:
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
-        if self.products:
-            use_threads(pool.threads() if self.products >= PARALLEL else 1)
         if self.error_cell is None and check is None:
             if self.count <= PIECE:
                 self.sweep(self.address, self.count)
