@@ -11,7 +11,7 @@ from . import gemm
 from .blas import address, forced
 from .build import build
 from .elementwise import TYPES, pointer
-from .tiles import vector_bytes
+from .tiles import has_fma, vector_bytes
 
 _TINY = 64  # multiplications up to which a plain loop is fastest
 _SMALL = 512  # multiplications up to which no call of BLAS pays
@@ -153,8 +153,8 @@ def choose(dtype: str, m: int, n: int, k: int, a_steps: tuple[int, int], b_steps
         if a_steps[0] == 1:
             return "columns"
     work = m * n * k
-    if floating and work > _TINY:
-        limit = _SMALL if forced() else _OWN[vector_bytes()]
+    if floating and work > (_SMALL if forced() else _TINY):
+        limit = 0 if forced() or not has_fma() else _OWN[vector_bytes()]
         return "own" if work <= limit else "gemm"
     return "outer" if b_steps[1] == 1 else "plain"
 

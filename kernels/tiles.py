@@ -20,6 +20,12 @@ def vector_bytes() -> int:
     return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
 
 
+def has_fma() -> bool:
+    """Whether a fused multiply-add is one instruction here."""
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("fma")) or not features.get("sse2")
+
+
 def width(dtype: str) -> int:
     """Elements of a vector."""
     return vector_bytes() // _FLOATS[dtype][1]

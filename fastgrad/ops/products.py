@@ -119,7 +119,7 @@ def _called(
     m, n, k, batches = part.m[1], part.n[1], part.k[1], part.batch[1]
     flag_a, lead_a = ("N", a.row) if a.column == 1 and a.row >= k else ("T", a.column)
     flag_b, lead_b = ("N", b.row) if b.column == 1 and b.row >= n else ("T", b.column)
-    if n == 1:  # gemv reads BLAS's view of A, which is transposed, from the place of B's flag
+    if how.startswith("gemv"):  # BLAS reads its view of A, which is transposed, from the place of B's flag
         flag_b = "T" if flag_a == "N" else "N"
     one = emit.float_bits(1.0, code)
     table = emit.table(
