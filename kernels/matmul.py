@@ -15,11 +15,8 @@ from .tiles import has_fma, vector_bytes
 
 _TINY = 64  # multiplications up to which a plain loop is fastest
 _SMALL = 512  # multiplications up to which no call of BLAS pays
-_OWN = {
-    64: 1 << 62,
-    32: 100_000,
-    16: 30_000,
-}  # multiplications up to which `gemm` is faster than BLAS, by bytes of a vector
+# Multiplications up to which `gemm` is faster than BLAS, by bytes of a vector.
+_OWN = {64: 1 << 62, 32: 4_000_000, 16: 30_000}
 
 _GEMM = """
 from numba import uintp
