@@ -59,6 +59,7 @@ from .functions.creation import (
     zeros,
     zeros_like,
 )  # fmt: skip
+from .functions.einsum import einsum
 from .functions.indexing import (
     argsort,
     gather,

@@ -71,7 +71,7 @@ def specialize(
         writer.line(f"{writer.name(storage)}.version += 1")
     program = replay.program
     writer.line("statistics['runs'] += 1")
-    if program.error_cell is None and not program.products:
+    if program.error_cell is None:
         writer.line(f"sweep({program.address}, {program.count})")
     else:
         writer.line(f"{writer.name(program.run)}(None)")

@@ -1,21 +1,22 @@
-"""Matrix products: BLAS by address, and own loops where a call costs more than the work.
+"""Matrix products: which kernel computes one, and those that are not `gemm`'s: calls of BLAS, and short loops.
 
-C (m, n) = A (m, k) B (k, n), batched. The table of a product, int64 words (BLAS reads its integers from the low half of a
-word): 0 flag of B, 1 flag of A ('N' or 'T'), 2 n, 3 m, 4 k, 5 one, 6 leading dimension of B, 7 leading dimension of A,
-8 zero, 9 leading dimension of C, 10 batches, 11 step of A, 12 step of B, 13 step of C, 14 to 17 element steps of a row and a
-column of A and of B. BLAS is column-major, so it computes C' = B' A'.
-Record: [kernel, address of gemm, c, a, b, table, 0, 0]
+C (m, n) = A (m, k) B (k, n), batched. The table of a product that BLAS or a loop computes, int64 words (BLAS reads its integers
+from the low half of a word, or all of it, as wide as its integers are): 0 flag of B, 1 flag of A ('N' or 'T'), 2 n, 3 m, 4 k,
+5 one, 6 leading dimension of B, 7 leading dimension of A, 8 zero, 9 leading dimension of C, 10 batches, 11 step of A, 12 step
+of B, 13 step of C, 14 to 17 element steps of a row and a column of A and of B. BLAS is column-major, so it computes C' = B' A'.
+Record: [kernel, address of the BLAS routine, c, a, b, table, 0, 0]
 """
 
-import ctypes
-from functools import cache, lru_cache
-from typing import Any
-
+from . import gemm
+from .blas import address, forced
 from .build import build
 from .elementwise import TYPES, pointer
+from .tiles import has_fma, vector_bytes
 
-PARALLEL = 30_000_000  # multiplications from which on a product is worth a second thread
-_SMALL = 512  # multiplications below which the own loop is faster than a call of BLAS
+_TINY = 64  # multiplications up to which a plain loop is fastest
+_SMALL = 512  # multiplications up to which no call of BLAS pays
+# Multiplications up to which `gemm` is faster than BLAS, by bytes of a vector.
+_OWN = {64: 1 << 62, 32: 4_000_000, 16: 30_000}
 
 _GEMM = """
 from numba import uintp
@@ -133,58 +134,37 @@ def _loops(name: str, dtype: str) -> int:
     return build(source.format(at=pointer(dtype), body=_BODIES[name].format(kind=kind, fma=fma)))
 
 
-@cache
-def blas_address(name: str, dtype: str) -> int:
-    """The address of a BLAS routine (gemm, gemv) for float32 or float64 in the library that SciPy brings."""
-    from scipy.linalg import cython_blas
+def choose(dtype: str, m: int, n: int, k: int, a_steps: tuple[int, int], b_steps: tuple[int, int]) -> str:
+    """What computes C (m, n) = A (m, k) B (k, n) with the element steps of a row and a column, one of which is 1.
 
-    capsule = cython_blas.__pyx_capi__[("s" if dtype == "f4" else "d") + name]
-    get_name = ctypes.pythonapi.PyCapsule_GetName
-    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return get(capsule, get_name(capsule))
-
-
-_threads = [0]
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> tuple[Any, ...]:
-    """The BLAS libraries in this process whose number of threads can be set."""
-    from threadpoolctl import ThreadpoolController
-
-    blas_address("gemm", "f8")
-    found = ThreadpoolController().select(user_api="blas").lib_controllers
-    return tuple([x for x in found if "scipy" in (x.filepath or "")]) or tuple(found)
-
-
-def use_threads(n: int) -> None:
-    """Let the BLAS that SciPy brings use n threads."""
-    if _threads[0] != n:
-        _threads[0] = n
-        for library in _libraries():
-            library.set_num_threads(n)
-
-
-def product(dtype: str, m: int, n: int, k: int, a_steps: tuple[int, int], b_steps: tuple[int, int]) -> tuple[int, int]:
-    """(kernel address, gemm address or 0) for C (m, n) = A (m, k) B (k, n) with the element steps of a row and a column.
-
-    BLAS needs one of the two steps of each operand to be 1; `by_blas` says so.
+    "own" is `gemm.kernel`; "gemm", "gemv rows" and "gemv columns" are BLAS, by whether A's rows or its columns are
+    contiguous; the others are loops. It depends on nothing that changes between runs, so that bits do not either.
     """
     floating = dtype in ("f4", "f8")
+    if n == 1:
+        rows = a_steps[1] == 1 and a_steps[0] >= k
+        if floating and m * k > _SMALL and b_steps[0] > 0 and (rows or (a_steps[0] == 1 and a_steps[1] >= m)):
+            return "gemv rows" if rows else "gemv columns"
+        if a_steps[1] == 1:
+            return "rows"
+        if a_steps[0] == 1:
+            return "columns"
+    work = m * n * k
+    if floating and work > (_SMALL if forced() else _TINY):
+        limit = 0 if forced() or not has_fma() else _OWN[vector_bytes()]
+        return "own" if work <= limit else "gemm"
+    return "outer" if b_steps[1] == 1 else "plain"
+
+
+def kernel(how: str, dtype: str) -> tuple[int, int]:
+    """The address of the kernel, and that of the BLAS routine it calls, if it does."""
     size = 4 if dtype == "f4" else 8
-    if n == 1 and floating and m * k > _SMALL and b_steps[0] > 0:
-        if a_steps[1] == 1 and a_steps[0] >= k:
-            return build(_GEMV.format(rows=32, columns=24, bytes=size)), blas_address("gemv", dtype)
-        if a_steps[0] == 1 and a_steps[1] >= m:
-            return build(_GEMV.format(rows=24, columns=32, bytes=size)), blas_address("gemv", dtype)
-    if n == 1 and a_steps[1] == 1:
-        return _loops("rows", dtype), 0
-    if n == 1 and a_steps[0] == 1:
-        return _loops("columns", dtype), 0
-    if floating and m * n * k > _SMALL:
-        return build(_GEMM.format(bytes=size)), blas_address("gemm", dtype)
-    if b_steps[1] == 1:
-        return _loops("outer", dtype), 0
-    return _loops("plain", dtype), 0
+    if how == "own":
+        return gemm.kernel(dtype), 0
+    if how == "gemm":
+        return build(_GEMM.format(bytes=size)), address("gemm", dtype)
+    if how == "gemv rows":
+        return build(_GEMV.format(rows=32, columns=24, bytes=size)), address("gemv", dtype)
+    if how == "gemv columns":
+        return build(_GEMV.format(rows=24, columns=32, bytes=size)), address("gemv", dtype)
+    return _loops(how, dtype), 0

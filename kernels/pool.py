@@ -7,7 +7,7 @@ The thread that meets the record publishes it as a ticket (number of the job, ta
 tasks by exchanging the ticket for one with a task less, so nobody can take a task of a job that is over. A job that finds the
 pool taken (by an outer job, or by another Python thread) runs serially in its own thread: same records, same result.
 Workers are the C library's threads, made by the first job that wants them; they know nothing of Python. An idle worker looks
-at the ticket for about 50 µs and then sleeps until a job wakes it up. Where there are no POSIX threads, all jobs are serial.
+at the ticket for about 200 µs and then sleeps until a job wakes it up. Where there are no POSIX threads, all jobs are serial.
 """
 
 import atexit
@@ -23,7 +23,7 @@ import numpy as np
 from .build import build, doorway
 
 MOST = 256  # threads
-IDLE = 50e-6  # seconds that an idle worker looks for work before it sleeps
+IDLE = 200e-6  # seconds that an idle worker looks for work before it sleeps
 
 # The pool's words; what different threads write lies on cache lines of its own.
 TICKET, FIRST, COUNT = 0, 1, 2  # the present job: its number and the tasks left, its records

@@ -12,10 +12,10 @@ from typing import Any
 from .. import recording as tape
 from ..dtypes import bool_, int64
 from ..kernels import gather as gather_kernels
-from ..kernels import matmul as matmul_kernels
 from ..kernels import random as random_kernels
 from ..kernels import reduce as reduce_kernels
 from ..recording import count
+from . import products
 from .elementwise import eq
 from .symbol import where, zero
 from .table import CONVERT, ArrayOperation, Shape, View, broadcast
@@ -490,19 +490,17 @@ def _matmul_lower(emit: Any, y: int, operands: tuple[int, ...], k: Any) -> None:
     batches = count(batch)
     if batches > 1 and b_step == 0 and a_steps == (inner, 1) and a_step == m * inner:
         m, batches = m * batches, 1  # one tall product instead of many
-    kernel, gemm = matmul_kernels.product(code, m, n, inner, a_steps, b_steps)
-    flag_a, lead_a = (ord("N"), a_steps[0]) if a_steps[1] == 1 and a_steps[0] >= inner else (ord("T"), a_steps[1])
-    flag_b, lead_b = (ord("N"), b_steps[0]) if b_steps[1] == 1 and b_steps[0] >= n else (ord("T"), b_steps[1])
-    if n == 1:  # gemv reads BLAS's view of A, which is transposed, from the place of B's flag
-        flag_b = ord("T") if flag_a == ord("N") else ord("N")
-    one = emit.float_bits(1.0, code)
-    table = emit.table(
-        (flag_b, flag_a, n, m, inner, one, max(lead_b, 1), max(lead_a, 1), 0, n, batches, a_step, b_step, m * n,
-         *a_steps, *b_steps)
-    )  # fmt: skip
-    emit.record(kernel, gemm, target, a, b, table)
-    if gemm:
-        emit.product(m * n * inner)
+    products.lower(
+        emit,
+        code,
+        target,
+        products.Factor(a, a_step, *a_steps),
+        products.Factor(b, b_step, *b_steps),
+        m,
+        n,
+        inner,
+        batches,
+    )
 
 
 matmul: ArrayOperation = _Product(

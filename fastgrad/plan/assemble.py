@@ -16,6 +16,7 @@ from .. import recording as tape
 from ..kernels import copy as copy_kernels
 from ..kernels import elementwise as elementwise_kernels
 from ..kernels import gather as gather_kernels
+from ..kernels import pool
 from ..kernels.build import build, lookup
 from ..kernels.sweep import RECORD_BYTES, WORDS
 from ..ops import arrays
@@ -78,7 +79,6 @@ class Assembler:
         self.error_cell: Any = None
         self.error = 0
         self.split = 0
-        self.largest_product = 0
         self.lands: dict[int, int] = {}  # final slot -> leaf whose memory it goes to
         self.landed: set[int] = set()  # leaves whose memory already gets its value from a record
         self.remaining = self._uses()
@@ -367,9 +367,11 @@ class Assembler:
     def fill_zero(self, target: Reference, n: int, code: str) -> None:
         self.record(copy_kernels.fill(code), n, target, self.words.put((0,)))
 
-    def product(self, size: int) -> None:
-        """A product of so many multiplications goes to BLAS: its number of threads follows the largest one."""
-        self.largest_product = max(self.largest_product, size)
+    def tasks(self, records: list[list[Any]]) -> None:
+        """Write records that do not depend on one another, for the thread pool."""
+        first = len(self.bodies)
+        self.bodies += records
+        self.record(pool.parallel(), len(records), ("body", first), pool.address())
 
     def record(self, kernel: int, *words: Any) -> None:
         """Write one record."""
@@ -450,9 +452,7 @@ class Assembler:
 
     # ---- the whole
 
-    def assemble(
-        self, units: list[list[int]], fallible: Sequence[int] = (), rest: Sequence[list[int]] = ()
-    ) -> None:
+    def assemble(self, units: list[list[int]], fallible: Sequence[int] = (), rest: Sequence[list[int]] = ()) -> None:
         """Write all records: the units, then what hands results over and lands values in leaves' memory. The units make the
         positions of the `fallible` entries; these are checked before the `rest` of the units lands anything."""
         section = self.section

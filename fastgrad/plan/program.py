@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import background, pool
-from ..kernels.matmul import PARALLEL, use_threads
+from ..kernels import background
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
 
@@ -48,7 +47,6 @@ class Program:
         "kept",
         "kept_bytes",
         "lines",
-        "products",
         "runs",
         "sweep",
         "words",
@@ -95,7 +93,6 @@ class Program:
         self.kept = assembler.kept
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
-        self.products = assembler.largest_product
         self.runs = 0
         at = {id(record): row for row, record in enumerate(rows)}
         self.hot = [(at[id(record)] * WORDS, source) for record, source in assembler.loops]  # may move to tier 2
@@ -176,8 +173,6 @@ class Program:
             self.runs += 1
             if self.runs == HOT:
                 self.move_up()
-        if self.products:
-            use_threads(pool.threads() if self.products >= PARALLEL else 1)
         if self.error_cell is None and check is None:
             if self.count <= PIECE:
                 self.sweep(self.address, self.count)

@@ -1,4 +1,4 @@
-"""Entries that need not be computed: products with one, conversions to the same type, and what was computed before.
+"""Entries that need not be computed: products with one, conversions to the same type, views undone, what was computed before.
 
 A pass fills `section.same` and shortens `section.order`; every identity used here gives the same bits, NaN and -0 included.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from .. import recording as tape
-from ..ops.arrays import expand, reshape
+from ..ops.arrays import expand, permute, reshape, squeeze, squeeze_dim, swap, t, unsqueeze
 from ..ops.elementwise import div, mul
 from ..ops.table import CONVERT
 from .section import Section, live
+
+_PERMUTING = (permute, swap, t)
+_RESHAPING = (reshape, unsqueeze, squeeze, squeeze_dim)
 
 
 def simplify(section: Section) -> None:
@@ -63,7 +66,17 @@ def _identity(entries: Any, node: Any, operands: tuple[int, ...]) -> int | None:
     elif op is CONVERT:
         if entries[operands[0]].dtype is node.dtype:
             return operands[0]
-    elif op in (reshape, expand) and entries[operands[0]].shape == node.shape:
+    elif op in _PERMUTING:
+        base = entries[operands[0]]
+        if base.op in _PERMUTING and all([base.attrs[d] == i for i, d in enumerate(node.attrs)]):
+            return base.operands[0]
+    elif op in _RESHAPING:  # any chain of them back to the shape it started from
+        slot = operands[0]
+        while entries[slot].shape != node.shape and entries[slot].op in _RESHAPING:
+            slot = entries[slot].operands[0]
+        if entries[slot].shape == node.shape:
+            return slot
+    elif op is expand and entries[operands[0]].shape == node.shape:
         return operands[0]
     return None
 
