@@ -162,11 +162,20 @@ class Program:
                     array[0] = np.asarray(numbers[number]).astype(array.dtype)
         self._numbers = list(numbers)
 
+    @property
+    def is_parallel(self) -> bool:
+        """Whether its products may use several threads."""
+        return self.products >= PARALLEL
+
+    def prepare(self) -> None:
+        """Settings for the sweeps that follow."""
+        if self.products:
+            use_threads(threads[0] if self.is_parallel else 1)
+
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
-        if self.products:
-            use_threads(threads[0] if self.products >= PARALLEL else 1)
+        self.prepare()
         if self.error_cell is None and check is None:
             if self.count <= PIECE:
                 self.sweep(self.address, self.count)
