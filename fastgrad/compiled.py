@@ -190,6 +190,7 @@ class Replay:
         self.storages: list[Any] = [None] * len(self.known)
         self.fresh = True
         self.uses = 0
+        self.pace = 0.0  # seconds that a batch took in `loop`, if it was used there
         self.step: Any = None
         self.spent: Any = None
         self.program = self.ready.program
@@ -559,7 +560,7 @@ class Compiled:
         self._kept: dict[Any, int] = {}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
+        return self if instance is None else Bound(self, instance)
 
     @property
     def replays(self) -> int:
@@ -660,7 +661,7 @@ class Compiled:
         """
         from .epochs import Epochs
 
-        return Epochs(self, arrays, batch_size, epochs, shuffle, generator, drop_last, progress).run()
+        return Epochs(self, (), arrays, batch_size, epochs, shuffle, generator, drop_last, progress).run()
 
     def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
         """After some calls, write the quick way of a replay."""
@@ -711,6 +712,33 @@ class Compiled:
         del replays[VARIANTS:]
         self._kept.pop(key, None)
         return _rebuild(replay.template, made, flat)
+
+
+class Bound:
+    """A compiled method of an object."""
+
+    __slots__ = ("__func__", "__self__")
+
+    def __init__(self, step: Compiled, instance: Any) -> None:
+        self.__func__, self.__self__ = step, instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def loop(self, *arrays: Any, **options: Any) -> np.ndarray:
+        """As `loop` of a compiled function; the object comes before each call's batches."""
+        from .epochs import Epochs
+
+        return Epochs(self.__func__, (self.__self__,), arrays, **options).run()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "__func__"), name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bound) and self.__func__ is other.__func__ and self.__self__ is other.__self__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__func__), id(self.__self__)))
 
 
 def _sharing(flat: list[Any]) -> tuple[int, ...] | None:

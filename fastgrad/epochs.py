@@ -3,8 +3,7 @@
 The first batch of a kind (a full one, a last short one, a new outcome of a guard) is an ordinary call of the step, which records
 it. All batches whose replay is known are executed by the driver in `kernels/epochs.py`, in slices of a bounded time, between
 which Python looks for Ctrl-C, shows progress, and checks again all that an ordinary call would check. `Epochs._drive` is
-one slice: a `_Plan` says what the driver needs to know of a replay, `begin` does what `Replay.run` does before its sweep, `end`
-what it does after, for as many runs as there were.
+one slice; a `Plan` (`batches.py`) is a replay as the driver sees it.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import compiled, execute
+from . import execute
 from . import recording as tape
+from .batches import Plan, first
 from .dtypes import from_numpy_dtype, get_default_dtype
-from .execute import new_bytes, protect
+from .execute import new_bytes
 from .functions.creation import Generator, default_generator, permute, wrap
 from .interrupts import CtrlC
 from .kernels import epochs as kernel
 from .kernels.random import permutation_kernel
 from .kernels.sweep import WORDS
-from .plan.program import PIECE
-from .recording import Signature, Storage, local, statistics
+from .recording import Signature, Storage, local
 from .tensor import Tensor, handle
 
 if TYPE_CHECKING:
@@ -71,162 +70,20 @@ class _Rows:
 
     def overlaps(self, storage: Storage) -> bool:
         """Whether the array lies in some memory."""
-        first, last = sorted((self.address, self.address + self.stride * (len(self.array) - 1)))
-        return first < storage.address + storage.nbytes and storage.address < last + self.row_bytes
+        low, high = sorted((self.address, self.address + self.stride * (len(self.array) - 1)))
+        return low < storage.address + storage.nbytes and storage.address < high + self.row_bytes
 
     def batch(self, rows: Any) -> Tensor:
         """Some rows as a tensor of its own."""
         return wrap(np.array(self.array[rows], order="C", copy=True, subok=False))
 
 
-class _Plan:
-    """A replay as the driver sees it."""
-
-    def __init__(self, replay: Replay, run: Epochs) -> None:
-        self.replay, self.run = replay, run
-        self.program = program = replay.program
-        self.reason = self._obstacle()
-        self.reads_gradients = bool(replay.from_gradients)
-        self.after = [(leaf, False) for leaf in replay.leaves_without] + [(leaf, True) for leaf in replay.leaves_with]
-        self.moves: list[tuple[int, int, int]] = []
-        self.turns: list[tuple[int, int, int]] = []
-        bindings = dict(program._binding_at)
-        for i, k, rest in replay.from_arguments:
-            if not run.gathers:
-                self._move(bindings.get(i, ()), k, rest or 0)
-        # A run that may be dropped, or that reads the gradients it replaces, must not write over the last ones.
-        if replay.careful:
-            outputs = dict(program._output_at)
-            for j, leaf in enumerate(replay.leaves_with, replay.n_outputs):
-                read = run.new_bases(3)
-                self.turns.append((read, read + 1, read + 2))
-                self._move(outputs.get(j, ()), read + 1, 0)
-                for i, owner, rest in replay.from_gradients:
-                    if owner is leaf:
-                        self._move(bindings.get(i, ()), read, rest or 0)
-        self.numbers = [
-            (number, owner, key) for number, (owner, key) in replay.sources if isinstance(owner, Generator) and key != "seed"
-        ]  # fmt: skip
-        self.made: list[list[Tensor]] = []
-        self.kept: Any = None
-
-    def _move(self, uses: Any, base: int, rest: int) -> None:
-        self.moves += [(self.program.address + 8 * place, base, offset + rest) for place, offset in uses]
-
-    def _obstacle(self) -> str | None:
-        """Why the driver can't run this replay."""
-        replay = self.replay
-        if replay.program.count > PIECE:
-            return ""  # a batch takes so long that a call in Python costs nothing
-        if any([meta.requires_grad for meta, _ in replay.results[replay.n_outputs :]]):
-            return "the gradients it leaves have a history (create_graph)"
-        found = _first(replay.template)
-        if not isinstance(found, compiled.Made) and not (isinstance(found, compiled.Found) and found.kind == "tensor"):
-            return "its loss is one of its arguments"
-        return None
-
-    def loss(self) -> tuple[int, Any]:
-        """Where a run leaves its loss, and its signature."""
-        found = _first(self.replay.template)
-        if isinstance(found, compiled.Made):
-            address = self.made[-1][found.number]._storage.address if self.made else 0
-            return address, self.replay.results[found.number][0]
-        t = found.owner
-        return t._storage.address + t._offset * t._meta.dtype.itemsize, t._meta
-
-    def begin(self, tr: Trace, arena: int) -> None:
-        """Bind all that stays as it is during a slice."""
-        replay, program, run = self.replay, self.program, self.run
-        replay._find_known()
-        for i, k, rest in replay.from_arguments:
-            replay.addresses[i] = run.buffers[k].address + (rest or 0)
-        program.bind_addresses(replay.addresses)
-        for number, (owner, key) in replay.sources:
-            replay.numbers[number] = (
-                float(tape._option(owner, key))
-                if type(owner) is dict
-                else owner._seed
-                if key == "seed"
-                else owner._offset
-            )
-        program.bind_numbers(replay.numbers)
-        for storage in replay.written:
-            if storage.savers:
-                protect({storage: 0})
-        if program.arena_bytes and program.arena != arena:
-            program.bind_arena(arena)
-        if program.kept_bytes:
-            self.kept = new_bytes(program.kept_bytes)
-            program.bind_kept(self.kept.address)
-        self.made = [replay._hands()]
-        if self.turns:
-            self.made.append(replay._hands())
-            present = {id(leaf): (leaf, rest) for _, leaf, rest in replay.from_gradients}
-            for j, (read, written, spare) in enumerate(self.turns):
-                leaf, rest = present.get(id(replay.leaves_with[j]), (None, None))
-                if leaf is not None:
-                    t = leaf._grad
-                    run.bases[read] = t._storage.address + (0 if rest is None else t._offset * t._meta.dtype.itemsize)
-                run.bases[written], run.bases[spare] = [m[replay.n_outputs + j]._storage.address for m in self.made]
-        program.prepare()
-
-    def row(self) -> list[int]:
-        """The words of the driver's table."""
-        replay, program, run = self.replay, self.program, self.run
-        cells: dict[int, list[int]] = {}
-        for number, _, array in program._cells:
-            cells.setdefault(number, []).append(array.ctypes.data)
-        counters, advance = [], [0] * len(run.generators)
-        for number, owner, key in self.numbers:
-            g = run.generators.index(owner)
-            counters += [(address, g, advance[g]) for address in cells.get(number, ())]
-            advance[g] += key
-        guards = []
-        for pool, outcome in zip(replay.ready.outputs[len(replay.results) :], replay.guards, strict=True):
-            dtype = from_numpy_dtype(pool[-1].array.dtype)
-            size = -dtype.itemsize if dtype.is_floating_point else dtype.itemsize
-            guards.append((pool[-1].address, size, outcome))
-        error = 0 if program.error_cell is None else program.error_cell.ctypes.data
-        table = run.table
-        return [
-            program.address, program.count, program._split, error, table(guards), len(guards), table(self.moves),
-            len(self.moves), table(counters), len(counters), table(advance), self.loss()[0], table(self.turns), len(self.turns),
-            0, 0,
-        ]  # fmt: skip
-
-    def end(self, runs: int) -> None:
-        """Leave everything as the last of some runs would have."""
-        replay = self.replay
-        for i, _, _ in replay.from_arguments:
-            replay.addresses[i] = 0
-        self.program._bound = ()  # the driver has written words of addresses and cells: the next call writes them anew
-        for number, _, _ in self.numbers:
-            replay.numbers[number] = None
-        if self.turns:
-            for j in range(replay.n_outputs, len(replay.places)):
-                replay.places[j] = 0
-        if runs:
-            statistics["runs"] += runs
-            for storage in replay.written:
-                storage.version += runs
-            for leaf in replay.leaves_without:
-                leaf._grad = None
-            for j, leaf in enumerate(replay.leaves_with):
-                tensors = [m[replay.n_outputs + j] for m in self.made]
-                if self.turns:
-                    last = self.run.bases[self.turns[j][0]]
-                    leaf._grad = next(t for t in tensors if t._storage.address == last)
-                else:
-                    leaf._grad = tensors[0]
-        self.made, self.kept = [], None
-
-
 class Epochs:
     """One call of `loop`."""
 
     def __init__(
-        self, step: Compiled, arrays: Sequence[Any], batch_size: int | None, epochs: int, shuffle: bool, generator: Any,
-        drop_last: bool, progress: Any,
+        self, step: Compiled, before: tuple[Any, ...], arrays: Sequence[Any], batch_size: int | None = None, epochs: int = 1,
+        shuffle: bool = False, generator: Any = None, drop_last: bool = False, progress: Any = None,
     ) -> None:  # fmt: skip
         if local.trace.capture is not None:
             local.trace.capture.refuse("step.loop")
@@ -236,7 +93,7 @@ class Epochs:
             raise TypeError(f"loop: progress must be True, False or a function, got {type(progress).__name__}")
         if not arrays:
             raise TypeError("loop: expected the arrays that batches are taken of, got none")
-        self.step = step
+        self.step, self.before = step, before
         self.inputs = [_Rows(a, k) for k, a in enumerate(arrays)]
         lengths = [len(x.array) for x in self.inputs]
         if len(set(lengths)) > 1:
@@ -257,12 +114,12 @@ class Epochs:
         self.source = default_generator if generator is None else generator
         self.losses: Any = None
         self.bases: list[int] = [0] * len(self.inputs)
-        self.limit = 1
+        self.limit = 0  # batches of the next slice
         self.ordinary = 0
         self.warned = False
         self.reason = "its calls are recorded anew every time"
         self.buffers: list[Storage] = []
-        self._plans: dict[int, _Plan] = {}
+        self._plans: dict[int, Plan] = {}
         self._tables: list[Any] = []
         self.control = np.zeros(kernel.CONTROL, np.int64)
         self.control[kernel.ORDERED] = -1
@@ -352,7 +209,7 @@ class Epochs:
                 c[kernel.ORDERED] = self.epoch
             rows = self.order[rows]
         settle(local.trace)
-        loss = _first(self.step(*[x.batch(rows) for x in self.inputs]))
+        loss = first(self.step(*self.before, *[x.batch(rows) for x in self.inputs]))
         if not isinstance(loss, Tensor):
             raise TypeError(
                 f"loop: {self.step._name} must return its loss, or a tuple that begins with it; got {type(loss).__name__}"
@@ -387,6 +244,8 @@ class Epochs:
             return 0
         full, short = groups
         plans = full + short
+        if self.limit == 0:  # the first slice is a short one, since other arrays may be slower to read
+            self.limit = max([1, *[int(SLICE / 16 / p.replay.pace) for p in plans if p.replay.pace]])
         limit = self.limit if most is None else min(self.limit, most)
         arena = max([p.program.arena_bytes for p in plans])
         address = execute._arena(tr, arena) if arena else 0
@@ -394,7 +253,7 @@ class Epochs:
             if owner not in self.generators:
                 self.generators.append(owner)
         for p in plans:
-            p.begin(tr, address)
+            p.begin(address)
         self._tables = []
         states = np.array([g._offset for g in self.generators], np.int64)
         bases = np.array(self.bases, np.int64)
@@ -412,7 +271,10 @@ class Epochs:
             g._offset = offset
         if done:
             self.ordinary = 0
-            self.limit = max(1, min(int(SLICE * done / max(seconds, 1e-9)), GROWTH * max(limit, 1)))
+            pace = max(seconds, 1e-9) / done
+            self.limit = max(1, min(int(SLICE / pace), GROWTH * limit))
+            for p in plans:
+                p.replay.pace = pace
         return done
 
     def _control(self, states: Any, bases: Any, tables: list[Any]) -> None:
@@ -440,7 +302,7 @@ class Epochs:
         for place, value in values.items():
             c[place] = value
 
-    def _find(self, tr: Trace) -> tuple[list[_Plan], list[_Plan]] | None:
+    def _find(self, tr: Trace) -> tuple[list[Plan], list[Plan]] | None:
         """The plans for full batches and for a short one, of which the next batch has one; None if it has none."""
         self.generators: list[Generator] = [] if self.order is None else [self.source]
         last = self.n - (self.batches - 1) * self.size
@@ -461,22 +323,22 @@ class Epochs:
             return None  # a call leaves gradients where the next one expects none, or the other way round
         return groups[0], groups[1]
 
-    def _usable(self, tr: Trace, rows: int) -> list[_Plan]:
+    def _usable(self, tr: Trace, rows: int) -> list[Plan]:
         """The plans of all replays that accept a batch of so many rows as things are now."""
         step = self.step
         if not step._is_current():
             return []
-        windows: list[Any] = [
+        windows = [
             handle(Signature.of((rows, *x.shape), x.dtype), Storage(b.array, b.address, 0, 0))
             for x, b in zip(self.inputs, self.buffers, strict=True)
         ]
         flat: list[Any] = []
         found = []
-        for replay in step._replays.get(step._key(tr, tuple(windows), {}, flat), ()):
+        for replay in step._replays.get(step._key(tr, (*self.before, *windows), {}, flat), ()):
             if replay.accepts(flat):
                 plan = self._plans.get(id(replay))
                 if plan is None:
-                    plan = self._plans[id(replay)] = _Plan(replay, self)
+                    plan = self._plans[id(replay)] = Plan(replay, self)
                 meta = plan.loss()[1]
                 if self.losses is None and meta.numel == 1:
                     self._hold(meta.dtype)
@@ -492,11 +354,6 @@ class Epochs:
         if any([owners.get(storage, ("",))[0] == "argument" for storage in replay.written]):
             return True
         return any([x.overlaps(storage) for x in self.inputs for storage in replay.written])
-
-
-def _first(value: Any) -> Any:
-    """The loss in what a step returns."""
-    return value[0] if isinstance(value, (tuple, list)) and value else value
 
 
 def _check_loss(loss: Tensor) -> None:
