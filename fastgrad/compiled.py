@@ -10,7 +10,6 @@ a guard differs, the function runs in Python again, and that path becomes anothe
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable
 from operator import attrgetter, is_
 from sys import getrefcount
@@ -334,7 +333,6 @@ class Replay:
         for storage in self.written:
             if storage.savers:
                 protect({storage: 0})
-            storage.version += 1
         arena = tr.arena
         if program.arena_bytes and (
             arena is None or arena.nbytes < program.arena_bytes or arena.address != program.arena
@@ -352,6 +350,8 @@ class Replay:
                 return _MISS
         else:
             program.run(None)
+        for storage in self.written:
+            storage.version += 1
         if self.roots:
             self._link(made, arguments, kept)
         for leaf in self.leaves_without:

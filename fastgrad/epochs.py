@@ -168,7 +168,8 @@ class Epochs:
                         done = self.epoch
                     elif self.epoch > done:
                         done += 1
-                        if tell(done - 1, self.losses[done - 1]) is True:
+                        answer = tell(done - 1, self.losses[done - 1])
+                        if isinstance(answer, (bool, np.bool_)) and answer:
                             break
         except BaseException as error:
             error.losses = self._losses()  # type: ignore[attr-defined]
