@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import compiled
 from . import recording as tape
 from .dtypes import from_numpy_dtype
 from .execute import new_bytes, protect
 from .functions.creation import Generator
+from .kernels import epochs as kernel
 from .plan.program import PIECE
 from .recording import statistics
 from .tensor import Tensor
@@ -33,16 +36,21 @@ class Plan:
         self.after = [(leaf, False) for leaf in replay.leaves_without] + [(leaf, True) for leaf in replay.leaves_with]
         self.moves: list[tuple[int, int, int]] = []
         self.turns: list[tuple[int, int, int]] = []
+        self._turning: list[
+            tuple[Any, tuple[int, int, int], int]
+        ] = []  # the leaf if its gradient is read, bases, result
         bindings = dict(program._binding_at)
         for i, k, rest in replay.from_arguments:
-            if not run.gathers:
+            if not run.inputs[k].gathers:
                 self._move(bindings.get(i, ()), k, rest or 0)
         # A run that may be dropped, or that reads the gradients it replaces, must not write over the last ones.
         if replay.careful:
             outputs = dict(program._output_at)
+            read_leaves = {id(leaf) for _, leaf, _ in replay.from_gradients}
             for j, leaf in enumerate(replay.leaves_with, replay.n_outputs):
                 read = run.new_bases(3)
                 self.turns.append((read, read + 1, read + 2))
+                self._turning.append((leaf if id(leaf) in read_leaves else None, self.turns[-1], j))
                 self._move(outputs.get(j, ()), read + 1, 0)
                 for i, owner, rest in replay.from_gradients:
                     if owner is leaf:
@@ -50,8 +58,11 @@ class Plan:
         self.numbers = [
             (number, owner, key) for number, (owner, key) in replay.sources if isinstance(owner, Generator) and key != "seed"
         ]  # fmt: skip
+        self.writes_input = self._writes_input()
         self.made: list[list[Tensor]] = []
         self.kept: Any = None
+        self._row: list[int] = []
+        self._tables: list[Any] = []
 
     def _move(self, uses: Any, base: int, rest: int) -> None:
         self.moves += [(self.program.address + 8 * place, base, offset + rest) for place, offset in uses]
@@ -63,10 +74,20 @@ class Plan:
             return ""  # a batch takes so long that a call in Python costs nothing
         if any([meta.requires_grad for meta, _ in replay.results[replay.n_outputs :]]):
             return "the gradients it leaves have a history (create_graph)"
+        numbers = {number for number, (owner, key) in replay.sources if isinstance(owner, Generator) and key != "seed"}
+        if any([array.dtype != np.int64 for number, _, array in replay.program._cells if number in numbers]):
+            return "it does arithmetic with a random generator's counter"
         found = first(replay.template)
         if not isinstance(found, compiled.Made) and not (isinstance(found, compiled.Found) and found.kind == "tensor"):
             return "its loss is one of its arguments"
         return None
+
+    def _writes_input(self) -> bool:
+        """Whether a batch read where it lies could be changed by the step, which must not show in the arrays."""
+        owners, written = self.replay.capture.by_storage, self.replay.written
+        if any([owners.get(storage, ("",))[0] == "argument" for storage in written]):
+            return True
+        return any([x.overlaps(storage) for x in self.run.inputs if not x.gathers for storage in written])
 
     def loss(self) -> tuple[int, Any]:
         """Where a run leaves its loss, and its signature."""
@@ -75,6 +96,7 @@ class Plan:
             address = self.made[-1][found.number]._storage.address if self.made else 0
             return address, self.replay.results[found.number][0]
         t = found.owner
+        t._materialize()
         return t._storage.address + t._offset * t._meta.dtype.itemsize, t._meta
 
     def begin(self, arena: int) -> None:
@@ -85,13 +107,10 @@ class Plan:
             replay.addresses[i] = run.buffers[k].address + (rest or 0)
         program.bind_addresses(replay.addresses)
         for number, (owner, key) in replay.sources:
-            replay.numbers[number] = (
-                float(tape._option(owner, key))
-                if type(owner) is dict
-                else owner._seed
-                if key == "seed"
-                else owner._offset
-            )
+            if type(owner) is dict:
+                replay.numbers[number] = float(tape._option(owner, key))
+            else:
+                replay.numbers[number] = owner._seed if key == "seed" else owner._offset
         program.bind_numbers(replay.numbers)
         for storage in replay.written:
             if storage.savers:
@@ -104,37 +123,41 @@ class Plan:
         self.made = [replay._hands()]
         if self.turns:
             self.made.append(replay._hands())
-            present = {id(leaf): (leaf, rest) for _, leaf, rest in replay.from_gradients}
-            for j, (read, written, spare) in enumerate(self.turns):
-                leaf, rest = present.get(id(replay.leaves_with[j]), (None, None))
+            for leaf, (read, written, spare), j in self._turning:
                 if leaf is not None:
-                    t = leaf._grad
-                    run.bases[read] = t._storage.address + (0 if rest is None else t._offset * t._meta.dtype.itemsize)
-                run.bases[written], run.bases[spare] = [m[replay.n_outputs + j]._storage.address for m in self.made]
+                    run.bases[read] = leaf._grad._storage.address
+                run.bases[written], run.bases[spare] = [m[j]._storage.address for m in self.made]
         program.prepare()
 
     def row(self) -> list[int]:
         """The words of the driver's table."""
+        if not self._tables or len(self._tables[-1]) != len(self.run.generators):
+            self._row = self._fixed()
+        self._row[kernel.LOSS] = self.loss()[0]
+        return self._row
+
+    def _fixed(self) -> list[int]:
+        """The words that stay as they are while the run knows no other generator; the last table is `advance`."""
         replay, program, run = self.replay, self.program, self.run
         cells: dict[int, list[int]] = {}
         for number, _, array in program._cells:
-            cells.setdefault(number, []).append(array.ctypes.data)
+            cells.setdefault(number, []).append(address_of(array))
         counters, advance = [], [0] * len(run.generators)
         for number, owner, key in self.numbers:
             g = run.generators.index(owner)
-            counters += [(address, g, advance[g]) for address in cells.get(number, ())]
+            counters += [(cell, g, advance[g]) for cell in cells.get(number, ())]
             advance[g] += key
         guards = []
         for pool, outcome in zip(replay.ready.outputs[len(replay.results) :], replay.guards, strict=True):
             dtype = from_numpy_dtype(pool[-1].array.dtype)
             size = -dtype.itemsize if dtype.is_floating_point else dtype.itemsize
             guards.append((pool[-1].address, size, outcome))
-        error = 0 if program.error_cell is None else program.error_cell.ctypes.data
-        table = run.table
+        self._tables = [np.array(x, np.int64) for x in (guards, self.moves, counters, self.turns, advance)]
+        at_guards, at_moves, at_counters, at_turns, at_advance = [address_of(x) for x in self._tables]
+        error = 0 if program.error_cell is None else address_of(program.error_cell)
         return [
-            program.address, program.count, program._split, error, table(guards), len(guards), table(self.moves),
-            len(self.moves), table(counters), len(counters), table(advance), self.loss()[0], table(self.turns), len(self.turns),
-            0, 0,
+            program.address, program.count, program._split, error, at_guards, len(guards), at_moves, len(self.moves),
+            at_counters, len(counters), at_advance, 0, at_turns, len(self.turns), 0, 0,
         ]  # fmt: skip
 
     def end(self, runs: int) -> None:
@@ -162,6 +185,11 @@ class Plan:
                 else:
                     leaf._grad = tensors[0]
         self.made, self.kept = [], None
+
+
+def address_of(array: Any) -> int:
+    """Where an array's elements begin."""
+    return array.__array_interface__["data"][0]
 
 
 def first(value: Any) -> Any:

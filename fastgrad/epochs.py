@@ -17,7 +17,7 @@ import numpy as np
 
 from . import execute
 from . import recording as tape
-from .batches import Plan, first
+from .batches import Plan, address_of, first
 from .dtypes import from_numpy_dtype, get_default_dtype
 from .execute import new_bytes
 from .functions.creation import Generator, default_generator, permute, wrap
@@ -64,6 +64,7 @@ class _Rows:
         self.stride = array.strides[0] if len(array) > 1 else self.row_bytes
         self.address = array.__array_interface__["data"][0]
         # Rows that follow each other and are aligned can be read by the step where they lie.
+        self.gathers = True
         self.dense = self.stride == self.row_bytes and array.flags.aligned
         spans = (self.address, self.stride, self.row_bytes)
         self.grain = 8 if not any([x % 8 for x in spans]) else 4 if not any([x % 4 for x in spans]) else 1
@@ -118,32 +119,48 @@ class Epochs:
         self.ordinary = 0
         self.warned = False
         self.reason = "its calls are recorded anew every time"
-        self.buffers: list[Storage] = []
+        self.generators = [self.source] if shuffle else []  # whose counters the driver moves on
         self._plans: dict[int, Plan] = {}
-        self._tables: list[Any] = []
+        self._windows: dict[int, list[Tensor]] = {}
         self.control = np.zeros(kernel.CONTROL, np.int64)
-        self.control[kernel.ORDERED] = -1
-        self._use_buffers(shuffle or not all([x.dense for x in self.inputs]))
+        self._at_control = address_of(self.control)
+        self._seed = np.zeros(1, np.int64)
+        self._shuffler = np.zeros(WORDS, np.int64)
+        self._use_buffers([shuffle or not x.dense for x in self.inputs])
+        self._prepare()
 
-    def _use_buffers(self, gathers: bool) -> None:
-        """Whether a batch's rows are copied into a buffer, or read where they lie."""
-        self.gathers = gathers
+    def _use_buffers(self, gathers: list[bool]) -> None:
+        """Which arrays' rows are copied into a buffer for every batch; the others are read where they lie."""
+        for x, copied in zip(self.inputs, gathers, strict=True):
+            x.gathers = copied
         self.buffers = [
-            new_bytes(x.row_bytes * self.size) if gathers else Storage(np.empty(0, np.uint8), 0, 0, 0)
+            new_bytes(x.row_bytes * self.size) if x.gathers else Storage(np.empty(0, np.uint8), 0, 0, 0)
             for x in self.inputs
         ]
+        rows = [
+            [x.address, x.stride, x.row_bytes, b.address, x.grain]
+            for x, b in zip(self.inputs, self.buffers, strict=True)
+        ]
+        self._input_table = np.array(rows, np.int64)
+        self.control[kernel.INPUTS] = address_of(self._input_table)
         self._plans.clear()
+        self._windows.clear()
+
+    def _prepare(self) -> None:
+        """The driver's control words that stay as they are."""
+        c = self.control
+        c[[kernel.ROWS, kernel.SIZE, kernel.BATCHES, kernel.EPOCHS]] = self.n, self.size, self.batches, self.epochs
+        c[kernel.INPUT_COUNT] = len(self.inputs)
+        c[kernel.ORDERED] = -1
+        if self.order is not None:
+            at_order = address_of(self.order)
+            self._shuffler[:4] = permutation_kernel(), self.n, at_order, address_of(self._seed)
+            c[kernel.ORDER], c[kernel.SHUFFLER], c[kernel.SHUFFLED] = at_order, address_of(self._shuffler), 0
 
     def new_bases(self, count: int) -> int:
         """Numbers for more addresses that change from batch to batch."""
         self.bases += [0] * count
         return len(self.bases) - count
-
-    def table(self, rows: Any) -> int:
-        """The address of a table, which stays until the next slice."""
-        array = np.array(rows, np.int64)
-        self._tables.append(array)
-        return array.ctypes.data
 
     # ---- the loop
 
@@ -199,6 +216,7 @@ class Epochs:
     def _hold(self, dtype: Any) -> None:
         """Memory for the losses; those of batches that have not run are NaN."""
         self.losses = np.full((self.epochs, self.batches), np.nan if dtype.is_floating_point else 0, dtype.numpy)
+        self.control[[kernel.LOSSES, kernel.LOSS_BYTES]] = address_of(self.losses), dtype.itemsize
 
     def _call(self) -> int:
         """One batch by an ordinary call."""
@@ -243,33 +261,28 @@ class Epochs:
         groups = self._find(tr)
         if groups is None:
             return 0
-        full, short = groups
-        plans = full + short
+        plans = groups[0] + groups[1]
         if self.limit == 0:  # the first slice is a short one, since other arrays may be slower to read
             self.limit = max([1, *[int(SLICE / 16 / p.replay.pace) for p in plans if p.replay.pace]])
         limit = self.limit if most is None else min(self.limit, most)
         arena = max([p.program.arena_bytes for p in plans])
         address = execute._arena(tr, arena) if arena else 0
-        for owner in [owner for p in plans for _, owner, _ in p.numbers]:
-            if owner not in self.generators:
-                self.generators.append(owner)
         for p in plans:
             p.begin(address)
-        self._tables = []
-        states = np.array([g._offset for g in self.generators], np.int64)
-        bases = np.array(self.bases, np.int64)
-        tables = [np.array([p.row() for p in group], np.int64) for group in (full, short)]
+        offsets = [g._offset for g in self.generators]
+        states, bases = np.array(offsets, np.int64), np.array(self.bases, np.int64)
+        tables = [np.array([p.row() for p in group], np.int64) for group in groups]
         self._control(states, bases, tables)
         started = time.perf_counter()
-        done = kernel.driver()(self.control.ctypes.data, limit)
+        done = kernel.driver()(self._at_control, limit)
         seconds = time.perf_counter() - started
         self.bases = bases.tolist()
-        runs = [(int(row[kernel.LAST]), int(row[kernel.RUNS]), p) for group, table in zip(groups, tables, strict=True)
-                for row, p in zip(table, group, strict=True)]  # fmt: skip
-        for _, count, p in sorted(runs, key=lambda x: x[0]):
-            p.end(count)
-        for g, offset in zip(self.generators, states.tolist(), strict=True):
-            g._offset = offset
+        rows = [row for table in tables for row in table.tolist()]
+        ends = [(row[kernel.LAST], row[kernel.RUNS], p) for row, p in zip(rows, plans, strict=True)]
+        for _, runs, p in sorted(ends, key=lambda x: x[0]):
+            p.end(runs)
+        for g, before, after in zip(self.generators, offsets, states.tolist(), strict=True):
+            g._offset += after - before
         if done:
             self.ordinary = 0
             pace = max(seconds, 1e-9) / done
@@ -279,41 +292,25 @@ class Epochs:
         return done
 
     def _control(self, states: Any, bases: Any, tables: list[Any]) -> None:
-        """Fill in the driver's control words for a slice."""
-        c = self.control
-        shuffler = 0
+        """The driver's control words that differ from slice to slice."""
+        full, short = tables
+        at_states = address_of(states)
         if self.order is not None:
-            seed = self.table([self.source._seed])
-            offset = states.ctypes.data + 8 * self.generators.index(self.source)
-            words = [permutation_kernel(), self.n, self.order.ctypes.data, seed, offset]
-            shuffler = self.table(words + [0] * (WORDS - len(words)))
-            c[kernel.SHUFFLED] = self.generators.index(self.source)
-        inputs = [
-            [x.address, x.stride, x.row_bytes, buffer.address, x.grain] for x, buffer in zip(self.inputs, self.buffers, strict=True)
-        ]  # fmt: skip
-        values = {
-            kernel.ROWS: self.n, kernel.SIZE: self.size, kernel.BATCHES: self.batches, kernel.EPOCHS: self.epochs,
-            kernel.ORDER: 0 if self.order is None else self.order.ctypes.data, kernel.SHUFFLER: shuffler,
-            kernel.LOSSES: self.losses.ctypes.data, kernel.LOSS_BYTES: self.losses.itemsize,
-            kernel.INPUTS: self.table(inputs), kernel.INPUT_COUNT: len(inputs), kernel.BASES: bases.ctypes.data,
-            kernel.STATES: states.ctypes.data, kernel.STATE_COUNT: len(states), kernel.FULL: tables[0].ctypes.data,
-            kernel.FULL_COUNT: len(tables[0]), kernel.SHORT: tables[1].ctypes.data, kernel.SHORT_COUNT: len(tables[1]),
-            kernel.TURN: 0,
-        }  # fmt: skip
-        for place, value in values.items():
-            c[place] = value
+            self._seed[0], self._shuffler[4] = self.source._seed, at_states
+        self.control[kernel.BASES :] = (
+            address_of(bases), at_states, len(states), address_of(full), len(full), address_of(short), len(short), 0,
+        )  # fmt: skip
 
     def _find(self, tr: Trace) -> tuple[list[Plan], list[Plan]] | None:
         """The plans for full batches and for a short one, of which the next batch has one; None if it has none."""
-        self.generators: list[Generator] = [] if self.order is None else [self.source]
         last = self.n - (self.batches - 1) * self.size
         is_short = last < self.size and self.batch == self.batches - 1
         groups = [self._usable(tr, self.size), self._usable(tr, last) if last < self.size else []]
         now = groups[is_short]
         if not now:
             return None
-        if not self.gathers and any([self._writes_input(p.replay) for p in groups[0] + groups[1]]):
-            self._use_buffers(True)
+        if any([p.writes_input for p in groups[0] + groups[1]]) and not all([x.gathers for x in self.inputs]):
+            self._use_buffers([True] * len(self.inputs))
             return self._find(tr)
         groups = [[p for p in group if p.program.is_parallel == now[0].program.is_parallel] for group in groups]
         if any([p.reads_gradients for p in groups[0] + groups[1]]):  # one program passes its gradients to itself only
@@ -321,7 +318,8 @@ class Epochs:
         plans = groups[0] + groups[1]
         expected = {id(leaf): had for p in plans for leaf, had in p.replay.capture.expected}
         if any([expected.get(id(leaf), has) != has for p in plans for leaf, has in p.after]):
-            return None  # a call leaves gradients where the next one expects none, or the other way round
+            self.reason = "it leaves gradients where its next call expects none, or the other way round"
+            return None
         return groups[0], groups[1]
 
     def _usable(self, tr: Trace, rows: int) -> list[Plan]:
@@ -329,32 +327,34 @@ class Epochs:
         step = self.step
         if not step._is_current():
             return []
-        windows = [
-            handle(Signature.of((rows, *x.shape), x.dtype), Storage(b.array, b.address, 0, 0))
-            for x, b in zip(self.inputs, self.buffers, strict=True)
-        ]
+        windows = self._windows.get(rows)
+        if windows is None:
+            windows = self._windows[rows] = [
+                handle(Signature.of((rows, *x.shape), x.dtype), Storage(b.array, b.address, 0, 0))
+                for x, b in zip(self.inputs, self.buffers, strict=True)
+            ]
         flat: list[Any] = []
         found = []
         for replay in step._replays.get(step._key(tr, (*self.before, *windows), {}, flat), ()):
-            if replay.accepts(flat):
-                plan = self._plans.get(id(replay))
-                if plan is None:
-                    plan = self._plans[id(replay)] = Plan(replay, self)
+            plan = self._plans.get(id(replay))
+            if plan is None:
+                plan = self._plans[id(replay)] = self._plan(replay)
+            if plan.reason is not None:
+                self.reason = plan.reason
+            elif replay.accepts(flat) and not any([leaf._grad._offset for _, leaf, _ in replay.from_gradients]):
                 meta = plan.loss()[1]
                 if self.losses is None and meta.numel == 1:
                     self._hold(meta.dtype)
-                if plan.reason is not None:
-                    self.reason = plan.reason
-                elif meta.numel == 1 and meta.dtype.numpy == self.losses.dtype:
+                if meta.numel == 1 and meta.dtype.numpy == self.losses.dtype:
                     found.append(plan)
         return found
 
-    def _writes_input(self, replay: Replay) -> bool:
-        """Whether a batch read where it lies could be changed by the step, which must not show in the arrays."""
-        owners = replay.capture.by_storage
-        if any([owners.get(storage, ("",))[0] == "argument" for storage in replay.written]):
-            return True
-        return any([x.overlaps(storage) for x in self.inputs for storage in replay.written])
+    def _plan(self, replay: Replay) -> Plan:
+        plan = Plan(replay, self)
+        for _, owner, _ in plan.numbers:
+            if owner not in self.generators:
+                self.generators.append(owner)
+        return plan
 
 
 def _check_loss(loss: Tensor) -> None:
