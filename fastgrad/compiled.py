@@ -642,7 +642,7 @@ class Compiled:
 
         `progress` is True for a progress bar, or a function `progress(epoch, losses of the epoch)`, called after every epoch;
         the loop ends when it returns True. Ctrl-C and errors end the loop between two batches: everything is then as after the
-        last complete batch, and the exception's attribute `losses` holds the losses so far (NaN for batches that have not run).
+        last complete batch, and the exception's attributes are the `losses` (NaN for batches that have not run) and the number of `steps`.
         A step that can't run in compiled code (its calls keep being recorded anew, or leave gradients with a history) is called
         for every batch instead, and a RuntimeWarning says so.
 

@@ -190,8 +190,10 @@ class Epochs:
                             break
         except BaseException as error:
             error.losses = self._losses()  # type: ignore[attr-defined]
+            error.steps = self.epoch * self.batches + self.batch  # type: ignore[attr-defined]
             raise
         finally:
+            self._plans.clear()  # they refer to this object: without them the arrays can be given back at once
             if bar is not None:
                 bar.close()
         return self._losses()[:done]

@@ -28,10 +28,16 @@ class CtrlC(AbstractContextManager["CtrlC"]):
         self.restore()
 
     def deliver(self) -> None:
-        """Hand a Ctrl-C that has waited to the handler of before, which usually raises KeyboardInterrupt; wait for the next."""
+        """Hand a Ctrl-C that has waited to the handler of before, which usually raises KeyboardInterrupt; wait for the next.
+
+        If that is another `CtrlC`, which only notes it, the KeyboardInterrupt is raised here.
+        """
         if self.pressed:
             self.pressed = False
+            outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
             signal.raise_signal(signal.SIGINT)
+            if isinstance(outer, CtrlC):
+                raise KeyboardInterrupt
             self.__enter__()  # that handler did not raise
 
     def restore(self) -> None:

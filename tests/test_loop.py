@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -170,7 +171,7 @@ def test_float64() -> None:
 def test_batch_sizes(size: int, drop_last: bool) -> None:
     if drop_last and size > 50:
         pytest.skip("nothing is left")
-    losses = check(network(sgd), X, Y, batch_size=size, epochs=3, drop_last=drop_last)
+    losses = check(network(sgd), X, Y, batch_size=size, epochs=3, drop_last=drop_last, shuffle=size == 7)
     assert losses.shape == (3, 50 // size if drop_last else -(-50 // size))
 
 
@@ -621,6 +622,14 @@ def test_memory_mapped_files_are_not_copied(tmp_path: Path, shuffle: bool) -> No
     assert losses.shape == (2, 500) and peak < mapped.nbytes / 10
 
 
+def test_the_arrays_are_given_back_at_once() -> None:
+    step = torch.compile(network(sgd)().step)
+    array = X.copy()
+    before = sys.getrefcount(array)
+    step.loop(array, Y, batch_size=8, epochs=3)
+    assert sys.getrefcount(array) == before
+
+
 # ------------------------------------------------------------------------------------------------------------- errors
 
 
@@ -639,6 +648,7 @@ def test_an_index_out_of_range_stops_before_its_batch() -> None:
         step.loop(X, wrong, batch_size=8, epochs=2)
     assert_same(setup.state(), plain.state())
     losses = caught.value.losses
+    assert caught.value.steps == 4
     assert losses.shape == (2, 7) and same_bits(losses[0, :4], expected[0]) and np.isnan(losses.reshape(-1)[4:]).all()
     assert same_bits(step.loop(X, CLASSES, batch_size=8), python_loop(plain.step, X, CLASSES, batch_size=8))
     assert_same(setup.state(), plain.state())
