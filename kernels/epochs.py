@@ -33,11 +33,12 @@ INPUT = 5
  RUNS, LAST) = range(16)  # fmt: skip
 PLAN = 16
 HELD, DIFFERS, FAILED = range(3)
+AHEAD, NEAR = 16, 1 << 20  # rows in random order are asked for so many rows ahead in arrays of more bytes
 
 _SOURCE = """
 from numba import njit, uintp
 from fastgrad.kernels.epochs import *
-from fastgrad.kernels.native import call_kernel, int32_at, int64_at, uint8_at
+from fastgrad.kernels.native import call_kernel, int32_at, int64_at, prefetch, uint8_at
 
 compiled = njit(error_model="numpy")
 
@@ -48,34 +49,57 @@ def run(first, count):
         call_kernel(int64_at(record)[0], record)
 
 @compiled
-def copy_rows(words, order, start, rows):
+def row_of(order, place):
+    return int64_at(order)[place] if order != 0 else place
+
+@compiled
+def copy_rows(words, order, start, rows, ahead):
     source, stride, size, target = words[SOURCE], words[STRIDE], words[BYTES], words[BUFFER]
     if words[GRAIN] == 8:
         size >>= 3
+        if size == 1:
+            y = int64_at(target)
+            for i in range(rows):
+                y[i] = int64_at(source + row_of(order, start + i) * stride)[0]
+            return
+        if size == 4 and ahead == 0:
+            for i in range(rows):
+                near, far = int64_at(source + row_of(order, start + i) * stride), int64_at(target + 32 * i)
+                far[0], far[1], far[2], far[3] = near[0], near[1], near[2], near[3]
+            return
         for i in range(rows):
-            row = int64_at(order)[start + i] if order != 0 else start + i
-            a, y = int64_at(source + row * stride), int64_at(target + 8 * size * i)
-            if size == 1:
-                y[0] = a[0]
-            elif size == 4:
-                y[0], y[1], y[2], y[3] = a[0], a[1], a[2], a[3]
-            else:
-                for j in range(uintp(size)):
-                    y[j] = a[j]
+            if ahead != 0:  # ask for a row that comes soon
+                soon = source + row_of(order, start + min(i + ahead, rows - 1)) * stride
+                for line in range(0, min(8 * size, 256), 64):
+                    prefetch(soon + line)
+            a, y = source + row_of(order, start + i) * stride, target + 8 * size * i
+            for _ in range(size >> 3):
+                near, far = int64_at(a), int64_at(y)
+                far[0], far[1], far[2], far[3], far[4], far[5], far[6], far[7] = (
+                    near[0], near[1], near[2], near[3], near[4], near[5], near[6], near[7]
+                )
+                a, y = a + 64, y + 64
+            near, far = int64_at(a), int64_at(y)
+            rest = size & 7
+            if rest & 4:
+                far[0], far[1], far[2], far[3] = near[0], near[1], near[2], near[3]
+                near, far = int64_at(a + 32), int64_at(y + 32)
+            for j in range(rest & 3):
+                far[j] = near[j]
     elif words[GRAIN] == 4:
         size >>= 2
+        if size == 1:
+            y = int32_at(target)
+            for i in range(rows):
+                y[i] = int32_at(source + row_of(order, start + i) * stride)[0]
+            return
         for i in range(rows):
-            row = int64_at(order)[start + i] if order != 0 else start + i
-            a, y = int32_at(source + row * stride), int32_at(target + 4 * size * i)
-            if size == 1:
-                y[0] = a[0]
-            else:
-                for j in range(uintp(size)):
-                    y[j] = a[j]
+            a, y = int32_at(source + row_of(order, start + i) * stride), int32_at(target + 4 * size * i)
+            for j in range(uintp(size)):
+                y[j] = a[j]
     else:
         for i in range(rows):
-            row = int64_at(order)[start + i] if order != 0 else start + i
-            a, y = uint8_at(source + row * stride), uint8_at(target + size * i)
+            a, y = uint8_at(source + row_of(order, start + i) * stride), uint8_at(target + size * i)
             for j in range(uintp(size)):
                 y[j] = a[j]
 
@@ -128,7 +152,8 @@ def sweep(control, limit):
                 if words[BUFFER] == 0:
                     bases[k] = words[SOURCE] + start * words[STRIDE]
                 else:
-                    copy_rows(words, order, start, rows)
+                    far = order != 0 and abs(words[STRIDE]) * c[ROWS] > NEAR
+                    copy_rows(words, order, start, rows, AHEAD if far else 0)
         outcome, chosen = DIFFERS, 0
         while chosen < count:
             outcome = attempt(int64_at(plans + 8 * PLAN * chosen), bases, states)

@@ -586,6 +586,27 @@ def test_layouts(layout: str, shuffle: bool) -> None:
     check(network(sgd), LAYOUTS[layout](X), LAYOUTS[layout](Y), batch_size=8, epochs=3, shuffle=shuffle)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("width", [0, 1, 2, 3, 4, 7, 8, 12, 13, 23, 40])
+def test_rows_of_any_width_are_gathered_whole(width: int, dtype: Any) -> None:
+    rows = 25_000 if width == 12 and dtype is np.float32 else 50  # once so many that rows are asked for ahead
+    x = RNG.integers(0, 200, (rows, width)).astype(dtype)
+    batches = torch.zeros(7, width, dtype=torch.float64)
+
+    def step(batch: Any) -> Any:
+        batches.mul_(3.0)
+        batches.add_(batch)
+        return batches.sum()
+
+    ends = []
+    for loop in (torch.compile(step).loop, lambda *args, **kwargs: python_loop(step, *args, **kwargs)):
+        batches.zero_()
+        generator = torch.Generator().manual_seed(1)
+        losses = loop(x, batch_size=7, epochs=2, shuffle=True, generator=generator, drop_last=True)
+        ends.append([losses[:, :9], batches.clone()])
+    assert_same(*ends)
+
+
 @pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
 @pytest.mark.parametrize("offset", [0, 64, 3], ids=["aligned", "behind a header", "not aligned"])
 def test_memory_mapped_files(tmp_path: Path, shuffle: bool, offset: int) -> None:
