@@ -196,7 +196,8 @@ class Epochs:
             self._plans.clear()  # they refer to this object: without them the arrays can be given back at once
             if bar is not None:
                 bar.close()
-        return self._losses()[:done]
+        losses = self._losses()
+        return losses if done == self.epochs else losses[:done].copy()
 
     @property
     def epoch(self) -> int:
@@ -247,9 +248,8 @@ class Epochs:
         self.ordinary += 1
         if self.ordinary > PATIENCE and self.reason and not local.trace.eager and not self.warned:
             self.warned = True
-            warnings.warn(
-                f"loop: {self.step._name} runs batch by batch in Python: {self.reason}", RuntimeWarning, stacklevel=5
-            )
+            text = f"loop: {self.step._name} runs batch by batch in Python: {self.reason}"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)  # the line that calls `loop`
         return 1
 
     # ---- batches in the driver

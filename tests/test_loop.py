@@ -736,6 +736,8 @@ def test_what_a_step_must_return() -> None:
 def test_what_compile_refuses_is_refused() -> None:
     with pytest.raises(CompileError, match=r"reading a tensor's value.*test_loop\.py"):
         torch.compile(lambda x: torch.tensor(x.sum().item())).loop(X, batch_size=8)
+    with pytest.raises(CompileError, match="drawing a random order"):
+        torch.compile(lambda x: x[torch.randperm(8)].sum()).loop(X, batch_size=8)
     inner = torch.compile(lambda x: x.sum())
     outer = torch.compile(lambda x: inner.loop(x) and x.sum())
     with pytest.raises(CompileError, match=r"step\.loop inside"):
@@ -751,10 +753,10 @@ def test_a_step_that_cannot_run_in_compiled_code_says_so() -> None:
         loss.backward(create_graph=True)
         return loss
 
-    with pytest.warns(RuntimeWarning, match=r"runs batch by batch.*history"):
+    with pytest.warns(RuntimeWarning, match=r"runs batch by batch.*history") as told:
         losses = torch.compile(step).loop(X, batch_size=5, epochs=4)
     assert np.allclose(losses, python_loop(step, X, batch_size=5, epochs=4))
-    assert w.grad.requires_grad
+    assert w.grad.requires_grad and [Path(x.filename).name for x in told] == ["test_loop.py"]
 
 
 def test_a_step_whose_gradients_come_and_go_says_so() -> None:

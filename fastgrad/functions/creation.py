@@ -466,6 +466,9 @@ def randperm(
 ) -> Tensor:
     """A random order of 0 to n - 1."""
     check_device(device)
+    capture = tape.local.trace.capture
+    if capture is not None:
+        capture.refuse("drawing a random order")
     source = default_generator if generator is None else generator
     if n < 0:
         raise RuntimeError(f"randperm: n must not be negative, got {n}")
