@@ -36,9 +36,8 @@ class Plan:
         self.after = [(leaf, False) for leaf in replay.leaves_without] + [(leaf, True) for leaf in replay.leaves_with]
         self.moves: list[tuple[int, int, int]] = []
         self.turns: list[tuple[int, int, int]] = []
-        self._turning: list[
-            tuple[Any, tuple[int, int, int], int]
-        ] = []  # the leaf if its gradient is read, bases, result
+        # for each turn: the leaf, if the program reads its gradient; the bases; the number of the result
+        self._turning: list[tuple[Any, tuple[int, int, int], int]] = []
         bindings = dict(program._binding_at)
         for i, k, rest in replay.from_arguments:
             if not run.inputs[k].gathers:
