@@ -7,11 +7,8 @@ fit a hundred times less exact on small data).
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from . import compile as compile_step
-from . import float32, float64, from_numpy, optim, tensor, zeros
+from . import float32, float64, optim, zeros
 from ._linreg_data import Block, MemoryBatches, StreamBatches
+from .interrupts import CtrlC
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 DIVERGED = 1e4  # times the target's variance, which is the loss that training starts with
@@ -28,7 +26,6 @@ WINDOW_STEPS = 400
 LAST_RATE = 1e-3
 MOMENTUM = 0.9
 PROBE_ROWS = 4096
-LOADED = 4
 
 
 @dataclass
@@ -43,31 +40,6 @@ class Settings:
     tolerance: float
     intercept: bool
     verbose: bool
-
-
-class CtrlC(AbstractContextManager["CtrlC"]):
-    """While entered, the first Ctrl-C only sets `pressed`; a second one interrupts as usual."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-        self.previous: Any = None
-
-    def __enter__(self) -> CtrlC:
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-            self.previous = signal.signal(signal.SIGINT, self.press)
-        return self
-
-    def press(self, number: int, frame: object) -> None:
-        self.pressed = True
-        self.restore()
-
-    def restore(self) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
-            self.previous = None
-
-    def __exit__(self, *error: object) -> None:
-        self.restore()
 
 
 class Schedule:
@@ -149,11 +121,11 @@ def automatic_rate(x: np.ndarray, settings: Settings) -> float:
     return 0.25 / (largest + settings.l2 + noise / (1 - MOMENTUM))
 
 
-def make_step(weight: Any, bias: Any, optimizer: Any, total: Any, settings: Settings) -> Callable[[Any, Any], Any]:
+def make_step(weight: Any, bias: Any, optimizer: Any, total: Any, settings: Settings) -> Any:
     """One compiled training step; it adds the batch's squared errors to `total`, so that nothing is read in between."""
     batch, l2 = settings.batch, settings.l2
 
-    def step(x: Any, y: Any) -> None:
+    def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
         predicted = x @ weight if bias is None else x @ weight + bias
         residual = predicted - y
@@ -164,6 +136,7 @@ def make_step(weight: Any, bias: Any, optimizer: Any, total: Any, settings: Sett
         loss.backward()
         optimizer.step()
         total.add_(squares.detach())
+        return loss
 
     return compile_step(step)
 
@@ -194,36 +167,19 @@ class Trainer:
         self.step = make_step(self.weight, self.bias, optimizer, self.total, settings)
         self.schedule = Schedule(optimizer, settings.tolerance, -(-rows // settings.batch))
         self.result = Trained(np.zeros(shape), np.zeros(shape[1:]), rate)
-        self.loaded: dict[int, tuple[Any, Any, list[tuple[Any, Any]]]] = {}
 
-    def load(self, x: np.ndarray, y: np.ndarray) -> list[tuple[Any, Any]]:
-        """The batches of some rows as tensors.
-
-        They are views of two tensors that the next rows of the same number are copied into, since making a view costs
-        as much as a step.
-        """
-        if len(x) in self.loaded:
-            rows, targets, pairs = self.loaded[len(x)]
-            rows.copy_(from_numpy(x))
-            targets.copy_(from_numpy(y))
-            return pairs
-        rows, targets = tensor(x), tensor(y)
-        pairs = list(zip(rows.split(self.settings.batch), targets.split(self.settings.batch), strict=True))
-        if len(self.loaded) < LOADED:
-            self.loaded[len(x)] = rows, targets, pairs
-        return pairs
-
-    def part(self, x: np.ndarray, y: np.ndarray, ctrl_c: CtrlC) -> int:
+    def part(self, x: np.ndarray, y: np.ndarray) -> int:
         """Step through the batches of some rows; returns the number of rows met before Ctrl-C."""
         batch, count = self.settings.batch, 0
-        started = time.perf_counter()
-        for count, pair in enumerate(self.load(x, y), 1):
-            self.step(*pair)
-            if count == 1 and self.result.steps == 0:
-                self.total.tolist()
+        try:
+            if self.result.steps == 0:
+                started = time.perf_counter()
+                count = self.step.loop(x[:batch], y[:batch]).size
                 self.result.first_step_seconds = time.perf_counter() - started
-            if ctrl_c.pressed:
-                break
+            if len(x) > batch * count:
+                count += self.step.loop(x[batch * count :], y[batch * count :], batch_size=batch).size
+        except KeyboardInterrupt as error:
+            count += error.steps  # type: ignore[attr-defined]
         self.result.steps += count
         return min(count * batch, len(x))
 
@@ -234,7 +190,7 @@ class Trainer:
         batches = min(max(64, self.rows // (16 * self.settings.batch)), 512)
         for x, y in parts(self.batches.epoch(), self.settings.batch * batches):
             self.schedule.cool((number - 1 + seen / self.rows) / epochs)
-            seen += self.part(x, y, ctrl_c)
+            seen += self.part(x, y)
             loss = np.array(self.total.tolist()) / seen
             if not np.all(loss < DIVERGED):
                 rate = self.result.rate

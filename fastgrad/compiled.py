@@ -10,11 +10,10 @@ a guard differs, the function runs in Python again, and that path becomes anothe
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable
 from operator import attrgetter, is_
 from sys import getrefcount
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import execute, reverse
 from . import recording as tape
@@ -26,6 +25,9 @@ from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
 from .specialize import HELD, specialize
 from .tensor import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VARIANTS = 8  # outcomes of guards that one signature may have
 _new = object.__new__
@@ -188,9 +190,12 @@ class Replay:
         self.storages: list[Any] = [None] * len(self.known)
         self.fresh = True
         self.uses = 0
+        self.pace = 0.0  # seconds that a batch took in `loop`, if it was used there
         self.step: Any = None
         self.spent: Any = None
         self.program = self.ready.program
+        # A call that may be dropped, or that reads the gradients it replaces, must not write over them.
+        self.careful = bool(self.guards or self.from_gradients or self.program.error_cell is not None)
         self.hands: list[list[Tensor]] = [[] for _ in self.results]
         self.places = [0] * len(self.results)
         self.fixed = [
@@ -329,7 +334,6 @@ class Replay:
         for storage in self.written:
             if storage.savers:
                 protect({storage: 0})
-            storage.version += 1
         arena = tr.arena
         if program.arena_bytes and (
             arena is None or arena.nbytes < program.arena_bytes or arena.address != program.arena
@@ -347,6 +351,8 @@ class Replay:
                 return _MISS
         else:
             program.run(None)
+        for storage in self.written:
+            storage.version += 1
         if self.roots:
             self._link(made, arguments, kept)
         for leaf in self.leaves_without:
@@ -406,7 +412,7 @@ class Replay:
 
     def _is_gradient(self, j: int, t: Tensor) -> bool:
         """Whether a leaf holds a result as its gradient, which the call is about to replace."""
-        return j >= self.n_outputs and self.leaves_with[j - self.n_outputs]._grad is t
+        return not self.careful and j >= self.n_outputs and self.leaves_with[j - self.n_outputs]._grad is t
 
     def _read_numbers(self, arguments: list[Any]) -> None:
         numbers, before = self.numbers, list(self.numbers)
@@ -555,7 +561,7 @@ class Compiled:
         self._kept: dict[Any, int] = {}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
+        return self if instance is None else Bound(self, instance)
 
     @property
     def replays(self) -> int:
@@ -580,18 +586,14 @@ class Compiled:
             return self._function(*args, **kwargs)
         if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
-        if self._version[0] != self._structure or not self._names.unchanged():
+        if not self._is_current():
             self._replays.clear()
             self._steps.clear()
             self._kept.clear()
             self._names.take()
             self._structure = self._version[0]
         flat: list[Any] = []
-        key: tuple[Any, ...] = (tr, tr.grad_enabled, *[_flatten(x, flat) for x in args])
-        if kwargs:
-            key = (*key, _flatten(kwargs, flat))
-        if len(flat) > 1:
-            key = (*key, _sharing(flat))
+        key = self._key(tr, args, kwargs, flat)
         replays = self._replays.get(key)
         if replays is not None:
             for replay in replays:
@@ -604,6 +606,63 @@ class Compiled:
         if any([isinstance(t, Tensor) and t._storage in bound for t in flat]):
             return self._function(*args, **kwargs)  # an argument that the function knows by name, too: it runs as it is
         return self._record(tr, key, args, kwargs, flat)
+
+    def _is_current(self) -> bool:
+        """Whether names and modules are what they were when the replays were recorded."""
+        return self._version[0] == self._structure and self._names.unchanged()
+
+    def _key(self, tr: Trace, args: Any, kwargs: Any, flat: list[Any]) -> tuple[Any, ...]:
+        """What replays are found by; tensors and floats are collected in `flat`."""
+        key: tuple[Any, ...] = (tr, tr.grad_enabled, *[_flatten(x, flat) for x in args])
+        if kwargs:
+            key = (*key, _flatten(kwargs, flat))
+        if len(flat) > 1:
+            key = (*key, _sharing(flat))
+        return key
+
+    def loop(
+        self, *arrays: Any, batch_size: int | None = None, epochs: int = 1, shuffle: bool = False, generator: Any = None,
+        drop_last: bool = False, progress: Any = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Call the step with all batches of rows of some arrays, for several epochs, and return its losses.
+
+        `arrays` are tensors or NumPy arrays (memory-mapped and read-only ones, too) with the same number of rows; batch `b`
+        is their rows `b * batch_size` to `(b + 1) * batch_size`, the last one shorter or left out (`drop_last`); without a
+        `batch_size` it is all rows. The step returns its loss, a tensor of one element, or a tuple that begins with it. The
+        result is a NumPy array of the losses' type, one row an epoch, one column a batch.
+
+        Parameters, gradients, optimizer state and random generators end with the same bits as after the Python loop
+
+            for epoch in range(epochs):
+                for rows in fastgrad.arange(n).split(batch_size):    # fastgrad.randperm(n, generator=generator) with `shuffle`
+                    losses.append(step(*[x[rows] for x in arrays]))
+
+        but only the first batch of a kind runs Python; the others run in compiled code without the GIL. Batches are read from
+        the arrays' memory as they are needed. An array whose single rows have gaps (a transposed one) is copied at the start.
+        An optimizer's options are read again whenever Python runs: between calls of `loop`, and in `progress`.
+
+        `progress` is True for a progress bar, or a function `progress(epoch, losses of the epoch)`, called after every epoch;
+        the loop ends when it returns True. Ctrl-C and errors end the loop between two batches: everything is then as after the
+        last complete batch, and the exception's attributes are the `losses` (NaN for batches that have not run) and the number of `steps`.
+        A step that can't run in compiled code (its calls keep being recorded anew, or leave gradients with a history) is called
+        for every batch instead, and a RuntimeWarning says so.
+
+        >>> x, w = fastgrad.arange(8.0).reshape(8, 1), fastgrad.zeros(1, requires_grad=True)
+        >>> optimizer = fastgrad.optim.SGD([w], lr=0.01)
+        >>> @fastgrad.compile
+        ... def step(x, y):
+        ...     optimizer.zero_grad()
+        ...     loss = ((x @ w - y) ** 2).mean()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     return loss
+        >>> losses = step.loop(x, 2 * x[:, 0], batch_size=4, epochs=50, shuffle=True)
+        >>> losses.shape, w.detach()
+        ((50, 2), tensor([2.]))
+        """
+        from .epochs import Epochs
+
+        return Epochs(self, (), arrays, batch_size, epochs, shuffle, generator, drop_last, progress).run()
 
     def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
         """After some calls, write the quick way of a replay."""
@@ -658,6 +717,33 @@ class Compiled:
         if self._wait:
             background.wait(replay.program.move_up())
         return _rebuild(replay.template, made, flat)
+
+
+class Bound:
+    """A compiled method of an object."""
+
+    __slots__ = ("__func__", "__self__")
+
+    def __init__(self, step: Compiled, instance: Any) -> None:
+        self.__func__, self.__self__ = step, instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def loop(self, *arrays: Any, **options: Any) -> np.ndarray:
+        """As `loop` of a compiled function; the object comes before each call's batches."""
+        from .epochs import Epochs
+
+        return Epochs(self.__func__, (self.__self__,), arrays, **options).run()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "__func__"), name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bound) and self.__func__ is other.__func__ and self.__self__ is other.__self__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__func__), id(self.__self__)))
 
 
 def _sharing(flat: list[Any]) -> tuple[int, ...] | None:

@@ -176,7 +176,7 @@ def _outputs(writer: _Writer, replay: Replay) -> list[str]:
     for j, hands in enumerate(replay.hands):
         t = f"t{j}"
         held = str(HELD[0])
-        if j >= replay.n_outputs:  # a gradient is held by its leaf, too
+        if j >= replay.n_outputs and not replay.careful:  # a gradient is held by its leaf, too
             held += f" + ({writer.name(replay.leaves_with[j - replay.n_outputs])}._grad is {t})"
         pool, places = writer.name(hands), writer.name(replay.places)
         writer.line(f"for {t} in {pool}:")

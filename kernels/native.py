@@ -307,3 +307,19 @@ def pause(typingctx):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Begin to load the cache line at `address`, which may be any number."""
+
+    def codegen(context, builder, signature, args):
+        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        callee = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [pointer, word, word, word]), "llvm.prefetch.p0"
+        )
+        hint = [word(0), word(3), word(1)]  # for reading, into all levels, data
+        builder.call(callee, [builder.inttoptr(args[0], pointer), *hint])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen

@@ -1,7 +1,8 @@
 """Counter-based random numbers: element i of a draw depends on (seed, offset + i) only, so any order and tier gives the same.
 
 The bits are SplitMix64's (Steele, Lea, Flood 2014: a Weyl sequence and a 64-bit mixing function); normal numbers come from
-two of them by Box and Muller. Record: [kernel, n, y, seed, offset, low, high, start], all but start read at 0 as int64
+two of them by Box and Muller. A permutation is a shuffle by Fisher and Yates: the element that goes to place i - 1 is chosen by
+number i of the draw. Record: [kernel, n, y, seed, offset, low, high, start], all but start read at 0 as int64
 (low and high of `integers`) or float64 (`uniform`, `normal`: low/high, mean/deviation; `bernoulli`: probability in low).
 """
 
@@ -48,3 +49,29 @@ def random_kernel(name: str, dtype: str) -> int:
     value = _VALUES["uniform_f4"] if (name, dtype) == ("uniform", "f4") else _VALUES[name]
     parameter = "int64_at" if name == "integers" else "float64_at"
     return build(_SOURCE.format(at=pointer(dtype), kind=TYPES[dtype][1], parameter=parameter, value=value))
+
+
+_PERMUTATION = """
+from numba import float64, int64, uint64
+from fastgrad.kernels.native import int64_at
+
+WEYL, MIX1, MIX2 = uint64(0x9E3779B97F4A7C15), uint64(0xBF58476D1CE4E5B9), uint64(0x94D049BB133111EB)
+
+def kernel(record):
+    n, y = record[1], int64_at(record[2])
+    key = uint64(int64_at(record[3])[0]) * MIX1 + WEYL + uint64(int64_at(record[4])[0]) * WEYL
+    for i in range(n):
+        y[i] = i
+    for left in range(n, 1, -1):
+        z = key + uint64(left - 1) * WEYL
+        z = (z ^ (z >> uint64(30))) * MIX1
+        z = (z ^ (z >> uint64(27))) * MIX2
+        z = z ^ (z >> uint64(31))
+        chosen = int64(float64(int64(z >> uint64(11))) * 1.1102230246251565e-16 * float64(left))
+        y[left - 1], y[chosen] = y[chosen], y[left - 1]
+"""
+
+
+def permutation_kernel() -> int:
+    """The kernel of a random order of 0 to n - 1. Record: [kernel, n, y, seed, offset], all of them int64."""
+    return build(_PERMUTATION)

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-MODES = ("eager", "tier0", "tier1", "tier2", "compiled", "captured", "torch")
+MODES = ("eager", "tier0", "tier1", "tier2", "compiled", "captured", "looped", "torch")
 VARIANTS = (0, 1, 0, 2)  # the rounds of a run, each with other data and other scalars: the trace is found again
 NAME = re.compile(r"[phvno]\d+$")
 
@@ -1208,6 +1208,37 @@ def run_function(program: Program, module: Any, captured: bool, wrap: Callable[[
     return shown
 
 
+def run_loop(program: Program, module: Any, looped: bool) -> Run:
+    """Run a program's body as a step with some batches a round, by `loop` or one after another."""
+    shown = Run()
+    names = environment(program, module, 0, lambda value: None)
+    for statement in program.setup:
+        execute(statement, names)
+    exec(compile(program.function(True), f"<program {program.seed}>", "exec"), names)
+    function = names["program"]
+
+    def step(x: Any) -> Any:
+        loss = x.sum()
+        for result in function():
+            loss = loss + result.detach().double().sum()
+        return loss
+
+    wrapped = module.compile(step) if looped else None
+    rows = np.arange(5.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.filterwarnings("ignore", "loop: .* runs batch by batch", RuntimeWarning)
+        for shown.round, _ in enumerate(VARIANTS):
+            if wrapped is not None:
+                losses = wrapped.loop(rows, batch_size=2, epochs=3)
+            else:
+                batches = [module.tensor(rows[i : i + 2]) for i in range(0, 5, 2)]
+                losses = np.array([[value_of(step(x)) for x in batches] for _ in range(3)])
+            shown.show("losses", losses)
+            show_state(program, names, shown)
+    return shown
+
+
 # ----------------------------------------------------------------------------------------------------------- comparing
 
 
@@ -1220,8 +1251,8 @@ class Mismatch(AssertionError):
 
     def report(self) -> str:
         module, function = "fastgrad", ""
-        if self.mode in ("compiled", "captured"):
-            function = f"\n# as a function:\n{self.program.function(self.mode == 'captured')}"
+        if self.mode in ("compiled", "captured", "looped"):
+            function = f"\n# as a function:\n{self.program.function(self.mode != 'compiled')}"
         rounds = "# [k] is round k of the same program with the data and scalars of VARIANTS[k]\n"
         return f"seed {self.program.seed}, {self}\n{rounds}\n{self.program.script(module)}{function}"
 
@@ -1356,18 +1387,24 @@ def check(
             finally:
                 fastgrad.set_tier(None)
             compare_bits(program, mode, lazy, other)
-        elif mode in ("compiled", "captured"):
-            captured = mode == "captured"
+        elif mode in ("compiled", "captured", "looped"):
+            captured = mode != "compiled"
             if program.observes or raises or (program.setup and not captured) or not program.outputs:
                 continue
             with fastgrad.eager():
                 try:
-                    plain = run_function(program, fastgrad, captured, lambda function: function)
+                    if mode == "looped":
+                        plain = run_loop(program, fastgrad, False)
+                    else:
+                        plain = run_function(program, fastgrad, captured, lambda function: function)
                 except Exception as error:
                     accepted[f"as a function it raises {type(error).__name__}"] += 1
                     continue
             try:
-                replayed = run_function(program, fastgrad, captured, fastgrad.compile)
+                if mode == "looped":
+                    replayed = run_loop(program, fastgrad, True)
+                else:
+                    replayed = run_function(program, fastgrad, captured, fastgrad.compile)
             except Exception as error:
                 if type(error).__name__ == "CompileError":  # a refusal, with its remedy
                     accepted[f"compile refuses: {str(error)[:60]}"] += 1

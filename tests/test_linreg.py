@@ -14,6 +14,7 @@ import warnings
 import numpy as np
 import pytest
 
+import fastgrad
 from fastgrad import _linreg_cli, _linreg_data, _linreg_files, _linreg_train
 from fastgrad.data import DIABETES_CSV, load_diabetes
 from fastgrad.linreg import DataWarning, LinearRegression, NotFittedError, main
@@ -330,14 +331,14 @@ def test_ctrl_c_in_fit_stops_after_the_batch_and_keeps_what_was_learned(diabetes
             calls.append(1)
             if len(calls) == 17:
                 signal.raise_signal(signal.SIGINT)
-            step(x, y)
+            return step.__wrapped__(x, y)
 
-        return interrupted
+        return fastgrad.compile(interrupted)
 
     monkeypatch.setattr(_linreg_train, "make_step", make_step)
     handler = signal.getsignal(signal.SIGINT)
     model = LinearRegression()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), fastgrad.eager():  # every step runs in Python
         model.fit(diabetes.data, diabetes.target)
     assert model.n_steps_ == 17 and model.n_iter_ == 2 and model.score(diabetes.data, diabetes.target) > 0
     assert signal.getsignal(signal.SIGINT) is handler

@@ -17,6 +17,8 @@ from .. import recording as tape
 from ..devices import check_device
 from ..dtypes import dtype as dtype_
 from ..dtypes import from_numpy_dtype, get_default_dtype, int64, to_dtype
+from ..kernels.random import permutation_kernel
+from ..kernels.sweep import WORDS, sweep
 from ..ops import arrays
 from ..ops.table import CONVERT
 from ..recording import Signature, Storage, count
@@ -464,10 +466,25 @@ def randperm(
 ) -> Tensor:
     """A random order of 0 to n - 1."""
     check_device(device)
+    capture = tape.local.trace.capture
+    if capture is not None:
+        capture.refuse("drawing a random order")
     source = default_generator if generator is None else generator
-    order = np.random.Generator(np.random.Philox(key=source._seed, counter=source._offset)).permutation(n)
-    source._offset += n
-    return wrap(order.astype((int64 if dtype is None else to_dtype(dtype)).numpy))
+    if n < 0:
+        raise RuntimeError(f"randperm: n must not be negative, got {n}")
+    order = np.empty(n, np.int64)
+    permute(order, source)
+    return wrap(order.astype((int64 if dtype is None else to_dtype(dtype)).numpy, copy=False))
+
+
+def permute(order: np.ndarray, source: Generator) -> None:
+    """Write a random order of 0 to n - 1 into n words."""
+    state = np.array([source._seed, source._offset])
+    record = np.zeros(WORDS, np.int64)
+    at = state.ctypes.data
+    record[:5] = permutation_kernel(), order.size, order.ctypes.data, at, at + 8
+    sweep()(record.ctypes.data, 1)
+    source._offset += order.size
 
 
 def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, **kwargs: Any) -> Tensor:
