@@ -27,7 +27,6 @@ from .specialize import HELD, specialize
 from .tensor import Tensor
 
 VARIANTS = 8  # outcomes of guards that one signature may have
-_new = object.__new__
 
 
 class CompileError(RuntimeError):
@@ -388,8 +387,7 @@ class Replay:
                 if getrefcount(t) <= HELD[0] + self._is_gradient(j, t) and _unused(t._storage):
                     break
             else:
-                t = _new(Tensor)
-                t._meta = meta
+                t = tape.blank(tape.STALE, meta)
                 t._storage = new_storage(meta.numel, meta.dtype)
                 if meta.requires_grad and self.spent is not None:
                     t._origin = (self.spent, slot)
@@ -515,8 +513,8 @@ class Seen:
 
     def of(self, argument: Tensor) -> Tensor:
         """The view of this call's argument."""
-        t = _new(Tensor)
-        t._at, t._meta, t._base = tape.STALE, self.meta, argument
+        t = tape.blank(tape.STALE, self.meta)
+        t._base = argument
         return place(t, argument, self.strides, self.offset, self.whole)
 
 

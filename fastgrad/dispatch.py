@@ -44,6 +44,8 @@ def unary(op: Operation) -> Callable[[Any], Any]:
         t = _new(tape.TENSOR)
         t._at = (tr.epoch, node.slot)
         t._meta = node
+        t._storage = t._grad = t._origin = None
+        t._whole = True
         tr.live.append(t)
         return t
 
@@ -95,6 +97,8 @@ def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Call
         t = _new(Tensor)
         t._at = (epoch, node.slot)
         t._meta = node
+        t._storage = t._grad = t._origin = None
+        t._whole = True
         tr.live.append(t)
         return t
 
@@ -129,6 +133,8 @@ def pair(op: Operation, general: Callable[[Any, Any], Any]) -> Callable[[Any, An
         t = _new(tape.TENSOR)
         t._at = (epoch, node.slot)
         t._meta = node
+        t._storage = t._grad = t._origin = None
+        t._whole = True
         tr.live.append(t)
         return t
 

@@ -104,7 +104,7 @@ def drop_dead(tr: Trace) -> None:
 
 
 def _calibrate() -> int:
-    live = [object.__new__(Tensor)]
+    live = [tape.blank(tape.STALE, None)]
     return _counts(live)[0]
 
 
