@@ -89,7 +89,7 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
         tape.settle(tr)
         return t
     meta = base._meta
-    t: Tensor = tape.blank(STALE, Signature.of(op.infer(meta.shape, attrs), meta.dtype))
+    t = tape.blank(STALE, Signature.of(op.infer(meta.shape, attrs), meta.dtype))
     t._detached = base._detached or meta.requires_grad
     t._base = base if base._base is None else base._base
     share(t, base, *moved)
