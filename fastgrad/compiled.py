@@ -16,14 +16,14 @@ from operator import attrgetter, is_
 from sys import getrefcount
 from typing import Any
 
-from . import execute, reverse
+from . import execute, reverse, tables
 from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .functions.views import place
 from .names import Names
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
-from .specialize import HELD, specialize
+from .specialize import HELD, is_simple, specialize
 from .tensor import Tensor
 
 VARIANTS = 8  # outcomes of guards that one signature may have
@@ -187,6 +187,9 @@ class Replay:
         self.fresh = True
         self.uses = 0
         self.step: Any = None
+        self.table: Any = None
+        self.flags: Any = None  # whether the table has bound something
+        self.work = sum([node.numel for node in tr.entries()])
         self.spent: Any = None
         self.program = self.ready.program
         self.hands: list[list[Tensor]] = [[] for _ in self.results]
@@ -308,6 +311,8 @@ class Replay:
         """Execute; returns `_MISS` when a guard differs."""
         program = self.program
         addresses = self.addresses
+        if self.flags is not None and self.flags[0]:
+            self._forget()
         moved = self.fresh
         for i, k, rest in self.from_arguments:
             t = arguments[k]
@@ -355,6 +360,15 @@ class Replay:
             n += 1
         template = self.template
         return made[0] if type(template) is Made else _rebuild(template, made, arguments)
+
+    def _forget(self) -> None:
+        """The table has bound other addresses and numbers than those noted here."""
+        self.flags[0] = 0
+        self.program.forget()
+        self.fresh = True
+        self.places[:] = [0] * len(self.places)
+        for number, _ in self.sources:
+            self.numbers[number] = None
 
     def _guards_hold(self) -> bool:
         first = len(self.results)
@@ -538,6 +552,8 @@ def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
 class Compiled:
     """A compiled function: call it as the original. `replays` counts what it holds."""
 
+    __slots__ = ("__dict__", "__weakref__", "_table")
+
     def __init__(self, function: Callable[..., Any]) -> None:
         from .nn.module import structure_version
 
@@ -545,8 +561,10 @@ class Compiled:
         functools.update_wrapper(self, function)
         self._function = function
         self._name = getattr(function, "__qualname__", type(function).__name__)
+        self._table: Any = None  # of the replays used last, for `entrance.method`
         self._replays: dict[Any, list[Replay]] = {}
         self._steps: list[Any] = []
+        self._tables: list[Any] = []
         self._names = Names(getattr(function, "forward", function))
         self._structure = -1
         self._kept: dict[Any, int] = {}
@@ -559,7 +577,7 @@ class Compiled:
         """The number of recorded calls that can be replayed."""
         return sum([len(r) for r in self._replays.values()])
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _general(self, *args: Any, **kwargs: Any) -> Any:
         tr = local.trace
         if tr.node is tr.root and not kwargs:  # nothing is pending, captured or run at once
             for step in self._steps:
@@ -578,6 +596,8 @@ class Compiled:
         if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
         if self._version[0] != self._structure or not self._names.unchanged():
+            self._table = None
+            self._tables.clear()
             self._replays.clear()
             self._steps.clear()
             self._kept.clear()
@@ -605,12 +625,21 @@ class Compiled:
     def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
         """After some calls, write the quick way of a replay."""
         replay.uses += 1
-        if replay.uses in (3, 10, 100) and not kwargs:
-            step = specialize(replay, list(args), tr.grad_enabled, self._names, self._version, _MISS)
-            if step is not None:
-                self._steps = [s for s in self._steps if s is not replay.step][:3]
-                self._steps.insert(0, step)
-                replay.step = step
+        if replay.uses not in (3, 10, 100) or kwargs or not is_simple(replay, list(args), self._names):
+            return
+        old = replay.step, replay.table
+        given = (replay, list(args), tr.grad_enabled, self._names, self._version)
+        table = tables.table(*given)
+        if table is not None:
+            replay.table, replay.flags = table, table.flags
+        step = replay.step = specialize(*given, _MISS)
+        self._steps = [step, *[s for s in self._steps if s is not old[0]][:3]]
+        self._tables = [t for t in (table, *[t for t in self._tables if t is not old[1]][:3]) if t is not None]
+        self._table = tables.chain(self._tables)
+        if self._tables:
+            tables.install(Compiled)
+
+    __call__ = _general  # until there is a table
 
     def _record(self, tr: Trace, key: Any, args: Any, kwargs: Any, flat: list[Any]) -> Any:
         capture = tr.capture = Capture(flat, self._name)

@@ -39,11 +39,9 @@ class _Writer:
         self.lines.append("    " + text)
 
 
-def specialize(
-    replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
-) -> Any:
-    """The function `(trace, *arguments)` for a replay, or None if it is not of the simple kind."""
-    simple = not (
+def is_simple(replay: Replay, arguments: list[Any], names: Names) -> bool:
+    """Whether a replay is of the kind that can be written out: whole tensors and floats, no guards, no graph left behind."""
+    if (
         replay.overlaps
         or len(arguments) > 6
         or replay.guards
@@ -51,17 +49,23 @@ def specialize(
         or replay.from_gradients
         or replay.fixed
         or replay.program.kept_bytes
-    )
-    if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
-        return None
-    if any([isinstance(c, CellType) and not _is_bound(c) for c, _, _ in names.bindings]):
-        return None
-    if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
-        return None
-    if any([rest is not None for _, _, rest in replay.from_arguments]) or any(
-        [r is not None for r in replay.known_rests]
     ):
-        return None
+        return False
+    if any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
+        return False
+    if any([isinstance(c, CellType) and not _is_bound(c) for c, _, _ in names.bindings]):
+        return False
+    if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
+        return False
+    return not any([rest is not None for _, _, rest in replay.from_arguments]) and not any(
+        [rest is not None for rest in replay.known_rests]
+    )
+
+
+def specialize(
+    replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
+) -> Any:
+    """The function `(trace, *arguments)` for a replay that `is_simple`."""
     writer = _Writer()
     _check(writer, replay, arguments, grad_enabled, names, structure)
     _inputs(writer, replay)
@@ -106,6 +110,8 @@ def _check(
         f"tr.grad_enabled is not {grad_enabled}",
         f"{writer.name(structure)}[0] != {structure[0]}",
     ]
+    if replay.flags is not None:  # the machine's way has bound something
+        tests.append(f"{writer.name(replay.flags)}[0]")
     for k, a in enumerate(arguments):
         if type(a) is float:
             tests.append(f"type(a{k}) is not float")

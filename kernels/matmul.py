@@ -146,7 +146,7 @@ def blas_address(name: str, dtype: str) -> int:
     return get(capsule, get_name(capsule))
 
 
-_threads = [0]
+blas_threads = [0]
 
 
 @lru_cache(maxsize=1)
@@ -161,8 +161,8 @@ def _libraries() -> tuple[Any, ...]:
 
 def use_threads(n: int) -> None:
     """Let the BLAS that SciPy brings use n threads."""
-    if _threads[0] != n:
-        _threads[0] = n
+    if blas_threads[0] != n:
+        blas_threads[0] = n
         for library in _libraries():
             library.set_num_threads(n)
 

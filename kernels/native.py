@@ -141,3 +141,36 @@ def call_gemm(typingctx, address, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 14), codegen
+
+
+def _call(count):
+    word_pointer = ir.FunctionType(WORD, [WORD] * count)
+
+    def codegen(context, builder, signature, args):
+        return builder.call(builder.inttoptr(args[0], word_pointer.as_pointer()), args[1:])
+
+    return types.int64(*[types.int64] * (count + 1)), codegen
+
+
+@intrinsic
+def call_0(typingctx, address):
+    """Call the C function at `address`; words are addresses or integers, in and out."""
+    return _call(0)
+
+
+@intrinsic
+def call_1(typingctx, address, a):
+    """Call the C function of one word at `address`."""
+    return _call(1)
+
+
+@intrinsic
+def call_2(typingctx, address, a, b):
+    """Call the C function of two words at `address`."""
+    return _call(2)
+
+
+@intrinsic
+def call_3(typingctx, address, a, b, c):
+    """Call the C function of three words at `address`."""
+    return _call(3)

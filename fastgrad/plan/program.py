@@ -162,6 +162,30 @@ class Program:
                     array[0] = np.asarray(numbers[number]).astype(array.dtype)
         self._numbers = list(numbers)
 
+    # ---- what machine code binds, as addresses
+
+    def uses_of_input(self, number: int) -> list[tuple[int, int]]:
+        """The words that name an input: address of the word, offset in bytes."""
+        return self._uses(self._binding_at, number)
+
+    def uses_of_output(self, number: int) -> list[tuple[int, int]]:
+        """The words that name a result."""
+        return self._uses(self._output_at, number)
+
+    def _uses(self, table: list[tuple[int, list[tuple[int, int]]]], number: int) -> list[tuple[int, int]]:
+        return [(self.address + 8 * place, offset) for n, uses in table if n == number for place, offset in uses]
+
+    def cells_of(self, number: int) -> list[tuple[int, int]] | None:
+        """The cells of a number: address and bytes; None unless all are floating-point numbers of four or eight bytes."""
+        cells = [array for n, _, array in self._cells if n == number]
+        if any([array.dtype.kind != "f" or array.itemsize not in (4, 8) for array in cells]):
+            return None
+        return [(array.ctypes.data, array.itemsize) for array in cells]
+
+    def forget(self) -> None:
+        """Machine code has bound other addresses than those noted here."""
+        self._bound = self._outputs = ()
+
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
