@@ -172,6 +172,8 @@ class Replay:
             want.append(t._at[1])
         self.roots = roots
         self.written = list(tr.written)
+        # and where the memory that is written is found in other calls
+        self.written_at = [capture.by_storage.get(storage, ("storage", storage)) for storage in tr.written]
         self._check_escapes(tr)
         self.ready = _prepare(tr, want, roots, bool(self.guards))
         self.traced = _Traced(tr) if roots else None
@@ -186,6 +188,7 @@ class Replay:
         self.storages: list[Any] = [None] * len(self.known)
         self.fresh = True
         self.uses = 0
+        self.due = 3  # when its quick way is written, or written anew because calls miss it
         self.step: Any = None
         self.table: Any = None
         self.flags: Any = None  # whether the table has bound something
@@ -329,7 +332,8 @@ class Replay:
             self.fresh = False
         if self.sources:
             self._read_numbers(arguments)
-        for storage in self.written:
+        for place in self.written_at:
+            storage = self._storage_of(place, arguments)
             if storage.savers:
                 protect({storage: 0})
             storage.version += 1
@@ -384,6 +388,7 @@ class Replay:
             addresses[i] = (
                 storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
             )
+        self.known_storages = set(storages)
         for i, leaf, rest in self.from_gradients:
             t = leaf._grad
             storage = t._storage
@@ -398,7 +403,7 @@ class Replay:
         made = []
         for j, (meta, slot) in enumerate(self.results):
             for t in hands[j]:
-                if getrefcount(t) <= HELD[0] + self._is_gradient(j, t) and _unused(t._storage):
+                if getrefcount(t) <= HELD[0] + self._is_gradient(j, t) and _unused(t._storage) and _untouched(t, meta):
                     break
             else:
                 t = tape.blank(tape.STALE, meta)
@@ -431,7 +436,7 @@ class Replay:
             else:
                 numbers[number] = owner._offset
                 owner._offset += key
-        if numbers != before:
+        if numbers != before or 0.0 in numbers:  # 0.0 == -0.0
             self.program.bind_numbers(numbers)
 
     def _give_back_numbers(self) -> None:
@@ -457,7 +462,9 @@ class Replay:
                 t._origin = (graph, slot)
 
     def _storage_of(self, place: tuple[Any, ...], arguments: list[Any]) -> Storage:
-        kind, owner, _ = place
+        kind, owner = place[:2]
+        if kind == "storage":
+            return owner  # type: ignore[no-any-return]
         t = arguments[owner] if kind == "argument" else owner._grad if kind == "gradient" else owner
         return t._storage
 
@@ -476,8 +483,13 @@ def _unused(storage: Storage) -> bool:
         getrefcount(storage) <= HELD[1]
         and getrefcount(storage.array) <= HELD[2]
         and storage.savers is None
-        and not storage.shared
+        and not (storage.shared and tape.exported(storage))
     )
+
+
+def _untouched(t: Tensor, meta: Signature) -> bool:
+    """Whether a former result is as it was handed out."""
+    return t._meta is meta and t._whole and t._grad is None
 
 
 def _is_new(t: Tensor, tr: Trace) -> bool:
@@ -625,7 +637,10 @@ class Compiled:
     def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
         """After some calls, write the quick way of a replay."""
         replay.uses += 1
-        if replay.uses not in (3, 10, 100) or kwargs or not is_simple(replay, list(args), self._names):
+        if replay.uses < replay.due or kwargs:
+            return
+        replay.due = 2 * replay.uses + 4
+        if not is_simple(replay, list(args), self._names):
             return
         old = replay.step, replay.table
         given = (replay, list(args), tr.grad_enabled, self._names, self._version)

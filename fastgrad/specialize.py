@@ -49,6 +49,7 @@ def is_simple(replay: Replay, arguments: list[Any], names: Names) -> bool:
         or replay.from_gradients
         or replay.fixed
         or replay.program.kept_bytes
+        or any([place[0] != "tensor" for place in replay.written_at])
     ):
         return False
     if any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
@@ -71,7 +72,8 @@ def specialize(
     _inputs(writer, replay)
     _numbers(writer, replay)
     made = _outputs(writer, replay)
-    for storage in replay.written:
+    for _, t, *_ in replay.written_at:
+        storage = t._storage
         writer.line(f"{writer.name(storage)}.version += 1")
     program = replay.program
     writer.line("statistics['runs'] += 1")
@@ -138,7 +140,8 @@ def _check(
         tests.append(f"{writer.name(leaf)}._grad is {'None' if had else 'not None'}")
     for t, storage in zip(replay.known, replay.storages, strict=True):
         tests.append(f"{writer.name(t)}._storage is not {writer.name(storage)}")
-    for storage in replay.written:
+    for _, t, *_ in replay.written_at:
+        storage = t._storage
         tests.append(f"{writer.name(storage)}.savers")
     if replay.program.arena_bytes:
         tests.append(f"tr.arena is not {writer.name(tape.local.trace.arena)}")
@@ -171,7 +174,7 @@ def _numbers(writer: _Writer, replay: Replay) -> None:
         else:
             value = f"{option}({writer.name(owner)}, {writer.name(key)})"
         writer.line(f"value = {value}")
-        writer.line(f"if value != {numbers}[{i}]:")
+        writer.line(f"if value != {numbers}[{i}] or not value:")  # 0.0 == -0.0
         writer.line(f"    {numbers}[{i}] = value")
         writer.line(f"    {bind}({numbers})")
 
@@ -184,12 +187,14 @@ def _outputs(writer: _Writer, replay: Replay) -> list[str]:
         held = str(HELD[0])
         if j >= replay.n_outputs:  # a gradient is held by its leaf, too
             held += f" + ({writer.name(replay.leaves_with[j - replay.n_outputs])}._grad is {t})"
+        meta = writer.name(replay.results[j][0])
         pool, places = writer.name(hands), writer.name(replay.places)
         writer.line(f"for {t} in {pool}:")
         writer.line(f"    storage = {t}._storage")
         writer.line(
             f"    if getrefcount({t}) <= {held} and getrefcount(storage) <= {HELD[1]} and "
-            f"getrefcount(storage.array) <= {HELD[2]} and storage.savers is None and not storage.shared: break"
+            f"getrefcount(storage.array) <= {HELD[2]} and storage.savers is None and not storage.shared "
+            f"and {t}._meta is {meta} and {t}._whole and {t}._grad is None: break"
         )
         writer.line("else: return miss")
         writer.line(f"if {places}[{j}] != storage.address:")

@@ -2,11 +2,12 @@
 
 `specialize` writes the same checks as Python source; a table needs no bytecode at all (`fastgrad.kernels.replay` goes through
 it) and serves the commonest steps. Whatever it cannot say makes `table` return None, and what is not as it was makes the
-step go the written way. Words of the program are the only record of what is bound here: `Replay.forget` tells Python's lists so.
+step go the written way. Words of the program are the only record of what is bound here; `Replay.flags` tells Python's lists so.
 """
 
 from __future__ import annotations
 
+import struct
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def _table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Name
     _arguments(rows, replay, arguments)
     _numbers(rows, replay)
     _memory(rows, replay)
-    versions = [rows.field(storage, "version") for storage in replay.written]
+    versions = [rows.field(t._storage, "version") for _, t, *_ in replay.written_at]
     gradients: list[int] = []
     for leaf in replay.leaves_without:
         gradients += [rows.field(leaf, "_grad", Tensor), -1]
@@ -130,10 +131,10 @@ def _names(rows: _Rows, names: Names, replay: Replay) -> None:
             raise _Unfit
         rows.add(at.TRUTH, rows.of(options), rows.of(key), rows.of(value), int(truth))
     for _, (owner, wanted) in replay.sources:
-        if owner == "argument" or type(wanted) is str:
+        if owner == "argument" or (type(wanted) is str and type(owner[wanted]) is float):
             continue
-        name = wanted[0]  # a function of options: they must be the same objects
-        for key in (name,) if type(name) is str else name:
+        name = wanted if type(wanted) is str else wanted[0]
+        for key in (name,) if type(name) is str else name:  # what is no float, or the source of one: the same objects
             value = owner[key]
             items = value if type(value) is tuple else (value,)
             if type(owner) is not dict or not all([type(x) in _FIXED for x in items]):
@@ -154,14 +155,14 @@ def _state(rows: _Rows, replay: Replay, grad_enabled: bool, structure: list[int]
         rows.add(at.IS, rows.field(t, "_storage", Tensor), rows.of(storage))
     for leaf, had in replay.capture.expected:
         rows.add(at.IS_NOT if had else at.IS, rows.field(leaf, "_grad", Tensor), id(None))
-    for storage in replay.written:
-        rows.add(at.IS, rows.field(storage, "savers"), id(None))
+    for _, t, *_ in replay.written_at:
+        rows.add(at.IS, rows.field(t._storage, "savers"), id(None))
     if replay.program.products:
         rows.add(at.ITEM, rows.of(blas_threads), 0, rows.of(1))
     if replay.program.arena_bytes:
-        if tr.arena is None or tr.arena.address != replay.program.arena:
-            raise _Unfit
-        rows.add(at.IS, rows.field(tr, "arena"), rows.of(tr.arena))
+        uses = replay.program.uses_of_arena()
+        flat = [word for use in uses for word in use]
+        rows.add(at.ARENA, rows.field(tr, "arena"), replay.program.arena_bytes, 0, len(uses), uses=(3, flat))
 
 
 def _arguments(rows: _Rows, replay: Replay, arguments: list[Any]) -> None:
@@ -189,10 +190,13 @@ def _numbers(rows: _Rows, replay: Replay) -> None:
         flat = [word for cell in cells for word in cell]
         if owner == "argument":
             rows.add(at.ARGUMENT, key, 0, len(cells), cells=(2, flat))
-        elif type(key) is str:
-            if type(owner) is not dict or type(owner[key]) is not float:
+        elif type(key) is str and type(owner[key]) is float:
+            if type(owner) is not dict:
                 raise _Unfit
             rows.add(at.OPTION, rows.of(owner), rows.of(key), 0, len(cells), cells=(3, flat))
+        else:
+            bits = struct.unpack("q", struct.pack("d", float(tape._option(owner, key))))[0]
+            rows.add(at.VALUE, bits, 0, len(cells), cells=(2, flat))
 
 
 def _memory(rows: _Rows, replay: Replay) -> None:
@@ -239,7 +243,7 @@ def _facts() -> Any:
     facts = at.python_facts() | {
         at.STORAGE: at.slot(Tensor, "_storage"), at.META: at.slot(Tensor, "_meta"), at.WHOLE: at.slot(Tensor, "_whole"),
         at.GRADIENT: at.slot(Tensor, "_grad"), at.ARRAY: at.slot(Storage, "array"), at.ADDRESS: at.slot(Storage, "address"),
-        at.SAVERS: at.slot(Storage, "savers"), at.SHARED: at.slot(Storage, "shared"), at.STORAGE_TYPE: id(Storage),
+        at.SAVERS: at.slot(Storage, "savers"), at.SHARED: at.slot(Storage, "shared"), at.BYTES: at.slot(Storage, "nbytes"), at.STORAGE_TYPE: id(Storage),
     }  # fmt: skip
     pool = [handle(Signature.of((), tape.dtypes.float32), new_storage(1, tape.dtypes.float32))]
     facts[at.FREE_TENSOR] = at.references(id(pool[0]))

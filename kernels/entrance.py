@@ -46,6 +46,8 @@ INPUT = 12  # argument: an address; uses (address of a word, offset), their coun
 RESULT = (
     13  # list of former results, description, address of the leaf's field or 0; uses, their count; number of the result
 )
+VALUE = 15  # the bits of a float64; cells, their count: a number that does not change
+ARENA = 14  # address of the field, bytes needed; uses, their count
 
 # Frame: addresses of the arguments, their count, results, inputs' storages
 ARGUMENTS_AT, GIVEN, MADE, MOST_RESULTS, MOST_INPUTS = 0, 1, 8, 256, 32
@@ -53,10 +55,10 @@ BORROWED = MADE + MOST_RESULTS
 FRAME = BORROWED + MOST_INPUTS
 
 # Facts: offsets of fields, objects, what counts as free, C functions
-TYPE, FLOAT, STORAGE, META, WHOLE, GRADIENT, ARRAY, ADDRESS, SAVERS, SHARED = range(10)
-NONE, TRUE, FALSE, FLOAT_TYPE, STORAGE_TYPE, FREE_TENSOR, FREE_STORAGE, FREE_ARRAY, RUNS = range(10, 19)
-GET_ENTRY, GET_ITEM, LENGTH, TO_INT, FROM_INT, HOLD, LET_GO, CLEAR, SAVE, RESTORE = range(19, 29)
-THREAD, THREAD_ID, NEW_TUPLE, SET_TUPLE = range(29, 33)
+TYPE, FLOAT, STORAGE, META, WHOLE, GRADIENT, ARRAY, ADDRESS, SAVERS, SHARED, BYTES = range(11)
+NONE, TRUE, FALSE, FLOAT_TYPE, STORAGE_TYPE, FREE_TENSOR, FREE_STORAGE, FREE_ARRAY, RUNS = range(11, 20)
+GET_ENTRY, GET_ITEM, LENGTH, TO_INT, FROM_INT, HOLD, LET_GO, CLEAR, SAVE, RESTORE = range(20, 30)
+THREAD, THREAD_ID, NEW_TUPLE, SET_TUPLE = range(30, 34)
 _FUNCTIONS = {
     GET_ENTRY: "PyDict_GetItemWithError", GET_ITEM: "PyList_GetItem", LENGTH: "PyList_Size", TO_INT: "PyLong_AsLongLong",
     FROM_INT: "PyLong_FromLongLong", HOLD: "Py_IncRef", LET_GO: "Py_DecRef", CLEAR: "PyErr_Clear", SAVE: "PyEval_SaveThread",
@@ -176,6 +178,9 @@ class Table(bytearray):
         flat[ROWS], flat[SELF] = len(rows), id(table)
         words(address, len(flat))[:] = flat
         return table
+
+    def __repr__(self) -> str:
+        return f"<table of {words(self.address, HEADER)[ROWS]} rows>"
 
     @property
     def flags(self) -> Any:

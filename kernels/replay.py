@@ -15,7 +15,7 @@ from numba import float32
 from numba.extending import register_jitable
 
 from . import entrance as at
-from .native import call_0, call_1, call_2, call_3, float32_at, float64_at, int32_at, int64_at
+from .native import call_0, call_1, call_2, call_3, float32_at, float64_at, float64_of_bits, int32_at, int64_at
 
 
 @register_jitable
@@ -147,12 +147,25 @@ def holds(facts, row, given, frame, table):
         if convert(float64_at(found + facts[at.FLOAT])[0], row[3], row[4]):
             table[at.DIRTY] = 1
         return True
+    if kind == at.VALUE:
+        if convert(float64_of_bits(row[1]), row[2], row[3]):
+            table[at.DIRTY] = 1
+        return True
     if kind == at.INPUT:
         storage = memory(facts, given[row[1]])
         if storage == 0:
             return False
         frame[at.BORROWED + row[4]] = storage
         if bind(call_1(facts[at.TO_INT], load(storage + facts[at.ADDRESS])), row[2], row[3]):
+            table[at.DIRTY] = 1
+        return True
+    if kind == at.ARENA:
+        storage = load(row[1])
+        if load(storage + facts[at.TYPE]) != facts[at.STORAGE_TYPE]:
+            return False
+        if call_1(facts[at.TO_INT], load(storage + facts[at.BYTES])) < row[2]:
+            return False
+        if bind(call_1(facts[at.TO_INT], load(storage + facts[at.ADDRESS])), row[3], row[4]):
             table[at.DIRTY] = 1
         return True
     if kind == at.RESULT:

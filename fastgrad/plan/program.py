@@ -105,7 +105,7 @@ class Program:
             self.bind_outputs(outputs)
         if kept != self._kept:
             self.bind_kept(kept)
-        if numbers != self._numbers:
+        if numbers != self._numbers or 0.0 in numbers:  # 0.0 == -0.0
             self.bind_numbers(numbers)
 
     def bind_kept(self, kept: int) -> None:
@@ -172,6 +172,11 @@ class Program:
         """The words that name a result."""
         return self._uses(self._output_at, number)
 
+    def uses_of_arena(self) -> list[tuple[int, int]]:
+        """The words that name a temporary."""
+        places, offsets = self._arena_at
+        return [(self.address + 8 * int(p), int(o)) for p, o in zip(places, offsets, strict=True)]
+
     def _uses(self, table: list[tuple[int, list[tuple[int, int]]]], number: int) -> list[tuple[int, int]]:
         return [(self.address + 8 * place, offset) for n, uses in table if n == number for place, offset in uses]
 
@@ -185,6 +190,7 @@ class Program:
     def forget(self) -> None:
         """Machine code has bound other addresses than those noted here."""
         self._bound = self._outputs = ()
+        self.arena = 0
 
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
