@@ -332,8 +332,8 @@ class Replay:
             self.fresh = False
         if self.sources:
             self._read_numbers(arguments)
-        for place in self.written_at:
-            storage = self._storage_of(place, arguments)
+        for where in self.written_at:
+            storage = self._storage_of(where, arguments)
             if storage.savers:
                 protect({storage: 0})
             storage.version += 1
