@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from . import endings, reverse
 from . import recording as tape
-from . import reverse
+from .kernels.entrance import ending
+from .kernels.matmul import use_threads
 from .plan.build import plan
 from .plan.program import Program
 from .recording import Signature, Storage, Trace, statistics
@@ -159,7 +161,7 @@ def flush(tr: Trace) -> None:
 class _Pattern:
     """How a trace ended: which of its tensors were alive, and what was done about them."""
 
-    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots")
+    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots", "table", "uses")
 
     def __init__(self, alive: list[bool], ready: Ready, rooted: list[int], roots: list[int]) -> None:
         self.alive = alive
@@ -168,6 +170,8 @@ class _Pattern:
         self.rooted = rooted
         self.roots = roots
         self.forced = _forced[0]
+        self.uses = 0
+        self.table: Any = None  # the same for machine code
 
 
 def _again(tr: Trace) -> bool:
@@ -176,13 +180,26 @@ def _again(tr: Trace) -> bool:
     if type(node) is not tape.Node:
         return False
     pattern = node.quick
-    if pattern is None or pattern.forced != _forced[0] or [getrefcount(t) > DEAD for t in live] != pattern.alive:
+    if pattern is None or pattern.forced != _forced[0]:
+        return False
+    table = pattern.table
+    if table is not None:
+        if table.products:
+            use_threads(1)
+        if ending()(tr, table):
+            tr.strangers = 0
+            tr.reset()
+            return True
+    if [getrefcount(t) > DEAD for t in live] != pattern.alive:
         return False
     holders = [live[i] for i in pattern.places]
     for t in holders:
         if t._storage is not None:
             return False
     tr.strangers = 0
+    pattern.uses += 1
+    if pattern.uses == endings.AFTER:
+        pattern.table = endings.table(tr, pattern)
     _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
     return True
 

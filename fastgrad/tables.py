@@ -12,66 +12,36 @@ from types import CellType
 from typing import TYPE_CHECKING, Any
 
 from . import recording as tape
-from .execute import new_storage
+from .facts import LET_GO, Rows, Unfit, facts, flat
 from .kernels import entrance as at
 from .kernels.matmul import PARALLEL, blas_threads
 from .kernels.sweep import sweep_address
-from .recording import Signature, Storage, Trace
-from .tensor import Tensor, handle
+from .tensor import Tensor
 
 if TYPE_CHECKING:
     from .compiled import Replay
     from .names import Names
 
-LET_GO = 16_384  # elements that a step computes, from which on its sweep goes without the GIL
 _FIXED = (float, int, bool, str, type(None))  # objects that stay what they are
-
-
-class _Unfit(Exception):
-    """A table cannot say this."""
-
-
-class _Rows:
-    """The rows, lists and objects of a table."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[int]] = []
-        self.lists: list[tuple[int, int, list[int]]] = []
-        self.alive: list[Any] = []
-
-    def add(self, *row: int, **lists: tuple[int, list[int]]) -> None:
-        """A row; a list is given with its column."""
-        self.rows.append(list(row))
-        for column, content in lists.values():
-            self.lists.append((len(self.rows) - 1, column, content))
-
-    def of(self, thing: Any) -> int:
-        """The address of an object, which the table keeps alive."""
-        self.alive.append(thing)
-        return id(thing)
-
-    def field(self, thing: Any, name: str, kind: type | None = None) -> int:
-        """The address of a slot."""
-        return self.of(thing) + at.slot(type(thing) if kind is None else kind, name)
 
 
 def table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]) -> Any:
     """The table of a replay that `specialize.is_simple` accepts; None if it cannot be told in rows."""
     try:
         return _table(replay, arguments, grad_enabled, names, structure)
-    except (_Unfit, at.Unknown):
+    except (Unfit, at.Unknown):
         return None
 
 
 def _table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]) -> at.Table:
     program = replay.program
     if program.products >= PARALLEL or program.error_cell is not None or len(replay.results) > at.MOST_RESULTS:
-        raise _Unfit
-    facts = _facts()
-    rows = _Rows()
+        raise Unfit
+    known = facts()
+    rows = Rows()
     _names(rows, names, replay)
     header = {
-        at.FACTS: facts.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), at.PROGRAM: program.address,
+        at.FACTS: known.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), at.PROGRAM: program.address,
         at.COUNT: program.count, at.SWEEP: sweep_address(), at.RELEASE: int(replay.work + program.products > LET_GO),
         at.RETURN: _answer(replay), at.RESULTS: len(replay.hands), at.INPUTS: len(replay.from_arguments),
     }  # fmt: skip
@@ -88,7 +58,7 @@ def _table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Name
     header |= {at.VERSION_COUNT: len(versions), at.GRADIENT_COUNT: len(gradients) // 2}
     rows.lists += [(-1, at.VERSIONS, versions), (-1, at.GRADIENTS, gradients)]
     made = at.Table.of(rows.rows, header, rows.lists)
-    made.alive = [facts, program, rows.alive]
+    made.alive = [known, program, rows.alive]
     return made
 
 
@@ -112,7 +82,7 @@ def install(kind: Any) -> None:
 _installed: list[Any] = []
 
 
-def _names(rows: _Rows, names: Names, replay: Replay) -> None:
+def _names(rows: Rows, names: Names, replay: Replay) -> None:
     """Names and options: dicts come first, because comparing keys may run foreign code."""
     later: list[tuple[int, ...]] = []
     for container, key, value in names.bindings:
@@ -124,11 +94,11 @@ def _names(rows: _Rows, names: Names, replay: Replay) -> None:
         elif kind is list and type(key) is int and key >= 0:
             later.append((at.ITEM, rows.of(container), key, rows.of(value)))
         elif kind is not tuple:
-            raise _Unfit
+            raise Unfit
     for options, key, truth in replay.capture.switches:
         value = options[key]
         if type(options) is not dict or type(value) not in _FIXED:
-            raise _Unfit
+            raise Unfit
         rows.add(at.TRUTH, rows.of(options), rows.of(key), rows.of(value), int(truth))
     for _, (owner, wanted) in replay.sources:
         if owner == "argument" or (type(wanted) is str and type(owner[wanted]) is float):
@@ -138,13 +108,13 @@ def _names(rows: _Rows, names: Names, replay: Replay) -> None:
             value = owner[key]
             items = value if type(value) is tuple else (value,)
             if type(owner) is not dict or not all([type(x) in _FIXED for x in items]):
-                raise _Unfit
+                raise Unfit
             rows.add(at.ENTRY, rows.of(owner), rows.of(key), rows.of(value))
     for row in later:
         rows.add(*row)
 
 
-def _state(rows: _Rows, replay: Replay, grad_enabled: bool, structure: list[int]) -> None:
+def _state(rows: Rows, replay: Replay, grad_enabled: bool, structure: list[int]) -> None:
     """Nothing pending, captured or run at once; modules, leaves and their memory as they were."""
     tr = tape.local.trace
     rows.add(at.SAME, rows.field(tr, "node"), rows.field(tr, "root"))
@@ -161,11 +131,10 @@ def _state(rows: _Rows, replay: Replay, grad_enabled: bool, structure: list[int]
         rows.add(at.ITEM, rows.of(blas_threads), 0, rows.of(1))
     if replay.program.arena_bytes:
         uses = replay.program.uses_of_arena()
-        flat = [word for use in uses for word in use]
-        rows.add(at.ARENA, rows.field(tr, "arena"), replay.program.arena_bytes, 0, len(uses), uses=(3, flat))
+        rows.add(at.ARENA, rows.field(tr, "arena"), replay.program.arena_bytes, 0, len(uses), uses=(3, flat(uses)))
 
 
-def _arguments(rows: _Rows, replay: Replay, arguments: list[Any]) -> None:
+def _arguments(rows: Rows, replay: Replay, arguments: list[Any]) -> None:
     """The arguments' types, and whose memory they lie in."""
     tensors = [k for k, a in enumerate(arguments) if isinstance(a, Tensor)]
     for k, a in enumerate(arguments):
@@ -181,39 +150,37 @@ def _arguments(rows: _Rows, replay: Replay, arguments: list[Any]) -> None:
             rows.add(at.DISTINCT, i, k)
 
 
-def _numbers(rows: _Rows, replay: Replay) -> None:
+def _numbers(rows: Rows, replay: Replay) -> None:
     """Numbers that are read again in every call."""
     for i, (owner, key) in replay.sources:
         cells = replay.program.cells_of(i)
         if cells is None:
-            raise _Unfit
-        flat = [word for cell in cells for word in cell]
+            raise Unfit
         if owner == "argument":
-            rows.add(at.ARGUMENT, key, 0, len(cells), cells=(2, flat))
+            rows.add(at.ARGUMENT, key, 0, len(cells), cells=(2, flat(cells)))
         elif type(key) is str and type(owner[key]) is float:
             if type(owner) is not dict:
-                raise _Unfit
-            rows.add(at.OPTION, rows.of(owner), rows.of(key), 0, len(cells), cells=(3, flat))
+                raise Unfit
+            rows.add(at.OPTION, rows.of(owner), rows.of(key), 0, len(cells), cells=(3, flat(cells)))
         else:
             bits = struct.unpack("q", struct.pack("d", float(tape._option(owner, key))))[0]
-            rows.add(at.VALUE, bits, 0, len(cells), cells=(2, flat))
+            rows.add(at.VALUE, bits, 0, len(cells), cells=(2, flat(cells)))
 
 
-def _memory(rows: _Rows, replay: Replay) -> None:
+def _memory(rows: Rows, replay: Replay) -> None:
     """Where inputs are and results go."""
     program = replay.program
     if len(replay.from_arguments) > at.MOST_INPUTS:
-        raise _Unfit
+        raise Unfit
     for n, (i, k, _) in enumerate(replay.from_arguments):
         uses = program.uses_of_input(i)
-        rows.add(at.INPUT, k, 0, len(uses), n, uses=(2, [word for use in uses for word in use]))
+        rows.add(at.INPUT, k, 0, len(uses), n, uses=(2, flat(uses)))
     for j, pool in enumerate(replay.hands):
         uses = program.uses_of_output(j)
         leaf = 0
         if j >= replay.n_outputs:
             leaf = rows.field(replay.leaves_with[j - replay.n_outputs], "_grad", Tensor)
-        flat = [word for use in uses for word in use]
-        rows.add(at.RESULT, rows.of(pool), rows.of(replay.results[j][0]), leaf, 0, len(uses), j, uses=(4, flat))
+        rows.add(at.RESULT, rows.of(pool), rows.of(replay.results[j][0]), leaf, 0, len(uses), j, uses=(4, flat(uses)))
 
 
 def _answer(replay: Replay) -> int:
@@ -228,30 +195,4 @@ def _answer(replay: Replay) -> int:
         numbers = [x.number if type(x) is Made else -1 for x in template]
         if numbers == list(range(len(numbers))):
             return -len(numbers)
-    raise _Unfit
-
-
-_found: list[Any] = []  # the facts, once they are known
-
-
-def _facts() -> Any:
-    """The facts about this Python and about tensors, storages and former results that nobody holds."""
-    if _found:
-        return _found[0]
-    from array import array
-
-    facts = at.python_facts() | {
-        at.STORAGE: at.slot(Tensor, "_storage"), at.META: at.slot(Tensor, "_meta"), at.WHOLE: at.slot(Tensor, "_whole"),
-        at.GRADIENT: at.slot(Tensor, "_grad"), at.ARRAY: at.slot(Storage, "array"), at.ADDRESS: at.slot(Storage, "address"),
-        at.SAVERS: at.slot(Storage, "savers"), at.SHARED: at.slot(Storage, "shared"), at.BYTES: at.slot(Storage, "nbytes"), at.STORAGE_TYPE: id(Storage),
-    }  # fmt: skip
-    pool = [handle(Signature.of((), tape.dtypes.float32), new_storage(1, tape.dtypes.float32))]
-    facts[at.FREE_TENSOR] = at.references(id(pool[0]))
-    facts[at.FREE_STORAGE] = at.references(id(pool[0]._storage))
-    facts[at.FREE_ARRAY] = at.references(id(pool[0]._storage.array))
-    for name in ("node", "root", "arena", "grad_enabled"):
-        at.slot(Trace, name)
-    made = at.Table(8 * (max(facts) + 1))
-    at.words(made.address, max(facts) + 1)[:] = array("q", [facts.get(i, 0) for i in range(max(facts) + 1)])
-    _found.append(made)
-    return made
+    raise Unfit

@@ -254,7 +254,12 @@ def doorway(address: int, name: str) -> Any:
     It is a plain C function object, so a call costs about as much as `len(x)`.
     """
     symbol = f"fastgrad_doorway_{name}"
-    definition = _definition(_DOORWAY.format(name=symbol, address=address), symbol, name, 0x0080)  # METH_FASTCALL
+    return function(_DOORWAY.format(name=symbol, address=address), symbol, name)
+
+
+def function(text: str, symbol: str, name: str) -> Any:
+    """A Python callable from LLVM IR: `symbol(self, args, count)`, METH_FASTCALL."""
+    definition = _definition(text, symbol, name, 0x0080)
     create = ctypes.pythonapi.PyCFunction_NewEx
     create.restype = ctypes.py_object
     create.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]

@@ -13,7 +13,7 @@ import ctypes
 import sys
 import sysconfig
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ DIRTY = 9  # 1: something was bound that Python does not know of
 RETURN = 10  # the number of the result returned; NOTHING; -n: the tuple of the first n
 RESULTS, INPUTS, VERSIONS, VERSION_COUNT, GRADIENTS, GRADIENT_COUNT = range(11, 17)
 SELF = 17  # the table's own object
-HEADER, ROW = 24, 8
+HEADER, ROW = 28, 8
 NOTHING = 1 << 20
 
 # Rows: the kind, then what it looks at
@@ -54,16 +54,30 @@ ARGUMENTS_AT, GIVEN, MADE, MOST_RESULTS, MOST_INPUTS = 0, 1, 8, 256, 32
 BORROWED = MADE + MOST_RESULTS
 FRAME = BORROWED + MOST_INPUTS
 
+# Header of an ending, the table of a trace that ends as it did before. Its rows: inputs (uses, their count), numbers (cells, their
+# count), results (pool, uses, their count, place among the living, description, place in a graph or 0)
+LIVE, ALIVE, NUMBERS, NEEDS, ARENA_USES, ARENA_COUNT = (
+    18,
+    19,
+    20,
+    21,
+    22,
+    23,
+)  # and FACTS, PROGRAM ... DIRTY, RESULTS, INPUTS
+CHOSEN, NEXT_AT, NEXT_KEY, NEXT_VALUE = 24, 25, 26, 27  # list of the storages chosen; what walking through a dict needs
+
 # Facts: offsets of fields, objects, what counts as free, C functions
 TYPE, FLOAT, STORAGE, META, WHOLE, GRADIENT, ARRAY, ADDRESS, SAVERS, SHARED, BYTES = range(11)
 NONE, TRUE, FALSE, FLOAT_TYPE, STORAGE_TYPE, FREE_TENSOR, FREE_STORAGE, FREE_ARRAY, RUNS = range(11, 20)
 GET_ENTRY, GET_ITEM, LENGTH, TO_INT, FROM_INT, HOLD, LET_GO, CLEAR, SAVE, RESTORE = range(20, 30)
-THREAD, THREAD_ID, NEW_TUPLE, SET_TUPLE = range(30, 34)
+THREAD, THREAD_ID, NEW_TUPLE, SET_TUPLE, WALK, OCCURRED = range(30, 36)
+ORIGIN, ALIASES, VERSION, LIVING, ADDRESSES, SCALARS, WRITTEN, TEMPORARIES = range(36, 44)
+NODE_TYPE, INT_TYPE, POOL_STORAGE, POOL_ARRAY = range(44, 48)
 _FUNCTIONS = {
     GET_ENTRY: "PyDict_GetItemWithError", GET_ITEM: "PyList_GetItem", LENGTH: "PyList_Size", TO_INT: "PyLong_AsLongLong",
     FROM_INT: "PyLong_FromLongLong", HOLD: "Py_IncRef", LET_GO: "Py_DecRef", CLEAR: "PyErr_Clear", SAVE: "PyEval_SaveThread",
     RESTORE: "PyEval_RestoreThread", THREAD: "PyThreadState_Get", THREAD_ID: "PyThreadState_GetID", NEW_TUPLE: "PyTuple_New",
-    SET_TUPLE: "PyTuple_SetItem",
+    SET_TUPLE: "PyTuple_SetItem", WALK: "PyDict_Next", OCCURRED: "PyErr_Occurred",
 }  # fmt: skip
 
 runs = (ctypes.c_int64 * 1)()  # programs run on this way
@@ -143,7 +157,14 @@ def python_facts() -> dict[int, int]:
     found[TYPE] = _found([(id(thing), 16, id(_Sentinel)), (id(number), 16, id(float))])
     bits = ctypes.c_int64.from_buffer(ctypes.c_double(number)).value
     found[FLOAT] = _found([(id(number), float.__basicsize__, bits)])
-    found |= {NONE: id(None), TRUE: id(True), FALSE: id(False), FLOAT_TYPE: id(float), RUNS: ctypes.addressof(runs)}
+    found |= {
+        NONE: id(None),
+        TRUE: id(True),
+        FALSE: id(False),
+        FLOAT_TYPE: id(float),
+        INT_TYPE: id(int),
+        RUNS: ctypes.addressof(runs),
+    }
     return found
 
 
@@ -158,6 +179,7 @@ class Table(bytearray):
     """A table's memory, and the objects whose addresses stand in it."""
 
     alive: list[Any]
+    products: int = 0  # multiplications of the largest product
     following: Any = None  # the table behind NEXT
 
     @classmethod
@@ -262,3 +284,40 @@ def method(kind: type, table: str, general: str) -> Any:
 
 
 _names: list[str] = []
+
+_END = """
+from fastgrad.kernels.replay import end
+
+def sweep(table, trace):
+    return end(table, trace)
+"""
+
+_FUNCTION = """
+declare i8* @PyByteArray_AsString(i8*)
+declare i8* @PyBool_FromLong(i64)
+
+define i8* @fastgrad_end(i8* %self, i8** %args, i64 %count) {{
+entry:
+  %trace = load i8*, i8** %args
+  %place = getelementptr i8*, i8** %args, i64 1
+  %table = load i8*, i8** %place
+  %rows = call i8* @PyByteArray_AsString(i8* %table)
+  %rows_word = ptrtoint i8* %rows to i64
+  %trace_word = ptrtoint i8* %trace to i64
+  %end = inttoptr i64 {end} to i64 (i64, i64)*
+  %result = call i64 %end(i64 %rows_word, i64 %trace_word)
+  %failed = icmp slt i64 %result, 0
+  br i1 %failed, label %error, label %done
+error:
+  ret i8* null
+done:
+  %answer = call i8* @PyBool_FromLong(i64 %result)
+  ret i8* %answer
+}}
+"""
+
+
+@cache
+def ending() -> Callable[[Any, Table], bool]:
+    """The function `(trace, table)` that runs a trace which ends as its table says; False, and nothing has happened, if not."""
+    return build.function(_FUNCTION.format(end=build.build(_END)), "fastgrad_end", "end")

@@ -174,3 +174,9 @@ def call_2(typingctx, address, a, b):
 def call_3(typingctx, address, a, b, c):
     """Call the C function of three words at `address`."""
     return _call(3)
+
+
+@intrinsic
+def call_4(typingctx, address, a, b, c, d):
+    """Call the C function of four words at `address`."""
+    return _call(4)

@@ -362,7 +362,7 @@ def test_without_knowledge_of_the_interpreter_the_written_way_serves(monkeypatch
     def unknown(*_: Any) -> None:
         raise entrance.Unknown
 
-    monkeypatch.setattr(tables, "_facts", unknown)
+    monkeypatch.setattr(tables, "facts", unknown)
     step = torch.compile(lambda x: x * 2)
     for i in range(10):
         x = tensor(3, seed=i)

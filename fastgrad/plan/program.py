@@ -29,6 +29,7 @@ class Program:
         "_binding_at",
         "_bound",
         "_cells",
+        "_flags",
         "_flat",
         "_keep",
         "_kept",
@@ -82,6 +83,7 @@ class Program:
         self._cells = [(number, memoryview(cell), cell) for number, cell, _ in assembler.cells]
         self._keep = assembler.words  # tables and cells live as long as the program
         self.arena = self._kept = 0
+        self._flags: Any = None  # whether machine code has bound something
         self._bound: Sequence[int] = ()
         self._outputs: Sequence[int] = ()
         self._numbers: Sequence[Any] = ()
@@ -97,6 +99,8 @@ class Program:
         self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int
     ) -> None:
         """Fill in what has moved since the last run."""
+        if self._flags is not None and self._flags[0]:
+            self.forget()
         if arena != self.arena:
             self.bind_arena(arena)
         if addresses != self._bound:
@@ -188,9 +192,16 @@ class Program:
         return [(array.ctypes.data, array.itemsize) for array in cells]
 
     def forget(self) -> None:
-        """Machine code has bound other addresses than those noted here."""
-        self._bound = self._outputs = ()
+        """Machine code has bound other addresses and numbers than those noted here."""
+        self._bound = self._outputs = self._numbers = ()
         self.arena = 0
+        if self._flags is not None:
+            self._flags[0] = 0
+
+    def follow(self, flags: Any) -> None:
+        """Machine code binds from now on, and says so in `flags`."""
+        self.forget()
+        self._flags = flags
 
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
