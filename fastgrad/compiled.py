@@ -421,8 +421,8 @@ class Replay:
         return made
 
     def _is_gradient(self, j: int, t: Tensor) -> bool:
-        """Whether a leaf holds a result as its gradient, which the call is about to replace."""
-        return j >= self.n_outputs and self.leaves_with[j - self.n_outputs]._grad is t
+        """Whether a leaf holds a result as its gradient, which the call is about to replace without reading it."""
+        return j >= self.n_outputs and not self.from_gradients and self.leaves_with[j - self.n_outputs]._grad is t
 
     def _read_numbers(self, arguments: list[Any]) -> None:
         numbers, before = self.numbers, list(self.numbers)

@@ -556,3 +556,26 @@ def test_a_forked_child_goes_on(python: Any) -> None:
     assert os.waitpid(child, 0)[1] == 0 and step(x).tolist() == [2.0] * 3
     """
     )
+
+
+def test_a_gradient_that_is_added_to_is_not_written_while_it_is_read() -> None:
+    """The old gradient is an input of the call, the new one a result: they need memory of their own."""
+    state = []
+    for wrap in (lambda f: f, torch.compile):
+        w = tensor(4, seed=1, requires_grad=True)
+
+        def function(w: torch.Tensor = w) -> torch.Tensor:
+            loss = (torch.tanh(w) ** 2).mean()
+            first = torch.autograd.grad(loss, w, create_graph=True)[0]
+            ((first * first).sum() + loss).backward()
+            w.grad = w.grad.flip(0) * 2
+            return loss.detach()
+
+        step = wrap(function)
+        for i in range(8):
+            step()
+            w.grad.numpy()
+            with torch.no_grad():
+                w.copy_(tensor(4, seed=i + 2))
+        state.append(w.grad)
+    assert_same(*state)
