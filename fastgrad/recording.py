@@ -380,6 +380,7 @@ flush: Callable[[Trace], None] = _unbound
 materialize: Callable[[Any], None] = _unbound
 exported: Callable[[Storage], bool] = _unbound
 protect: Callable[[dict[Storage, int]], None] = _unbound
+backward: Callable[..., None] = _unbound
 
 
 def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
@@ -562,6 +563,19 @@ def _source(tr: Trace, t: Tensor) -> Any:
 def enter(tr: Trace, t: Tensor) -> int:
     """Make a tensor from outside an input of the trace; returns its slot. May run the trace, which changes its epoch."""
     storage = t._storage
+    if storage is not None and storage.array is not None and t._whole and not storage.shared:
+        key = t._meta
+        node = tr.node.next.get(key)
+        if node is not None and storage not in tr.entered and tr.capture is None:  # a whole piece of memory, as before
+            tr.node = node
+            slot: int = node.slot
+            tr.leaves.append(storage)
+            tr.addresses.append(storage.address)
+            tr.entered[storage] = slot
+            t._at = (tr.epoch, slot)
+            if key.requires_grad:
+                tr.sources[slot] = t._origin or t
+            return slot
     if t._number is not None:
         t._at = _number(tr, *t._number)._at
         return t._at[1]

@@ -424,9 +424,7 @@ class Tensor:
         Arguments: `gradient`, of this tensor's shape, is needed unless it has one element; `retain_graph` keeps what a second
         backward needs; `create_graph` records the backward itself, for higher derivatives; `inputs` limits the leaves.
         """
-        from .autograd import backward
-
-        backward(self, gradient, retain_graph, create_graph, inputs=inputs)
+        tape.backward(self, gradient, retain_graph, create_graph, inputs)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Start (or stop) recording operations on this leaf for gradients."""
