@@ -77,7 +77,7 @@ def new_storage(numel: int, dtype: Any) -> Storage:
 class Ready:
     """A program, and what its run hands back."""
 
-    __slots__ = ("outputs", "program", "readers", "recipes", "saved", "specs", "spent")
+    __slots__ = ("outputs", "pattern", "program", "readers", "recipes", "saved", "specs", "spent")
 
     def __init__(self, program: Program, specs: list[tuple[int, Any]], saved: Any, readers: set[int]) -> None:
         self.readers = readers
@@ -89,6 +89,7 @@ class Ready:
         self.saved = saved
         self.outputs: list[list[Storage]] = [[] for _ in specs]  # former results, to be used again
         self.spent: Any = None  # the graph of results whose history a backward has given up
+        self.pattern: Any = None  # of the living tensors that it is for
 
 
 def _counts(live: list[Any]) -> list[int]:
@@ -286,12 +287,15 @@ def _flush(tr: Trace) -> None:
         tr.strangers += ready is None
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
-        alive = [references > DEAD for references in counts]
-        if not quickly and not sharing and not everything and sum(alive) == len(holders) and len(plans) < VARIANTS:
-            places = {id(t): k for k, t in enumerate(holders)}
-            node.quick = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
     else:
+        quickly = False
         tr.strangers = 0
+    if not quickly and not sharing and not everything and len(plans) < VARIANTS:
+        alive = [references > DEAD for references in counts]
+        if ready.pattern is None or ready.pattern.alive != alive:
+            places = {id(t): k for k, t in enumerate(holders)}
+            ready.pattern = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
+        node.quick = ready.pattern if sum(alive) == len(holders) else None
     _perform(tr, ready, holders, rooted, roots)
     for t in sharing:
         if type(t._meta) is not Signature:

@@ -342,7 +342,7 @@ def next_written(facts, table, table_at, written, first):
     if first:
         table[at.NEXT_AT] = 0
     place = table_at + 8 * at.NEXT_AT
-    if call_4(facts[at.WALK], written, place, place + 8, place + 16) == 0:
+    if call_4(facts[at.WALK], written, place, place + 8, place + 16) & 0xFFFFFFFF == 0:  # it returns an int
         return 0
     return table[at.NEXT_KEY]
 
