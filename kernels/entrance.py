@@ -80,6 +80,8 @@ _FUNCTIONS = {
     SET_TUPLE: "PyTuple_SetItem", WALK: "PyDict_Next", OCCURRED: "PyErr_Occurred",
 }  # fmt: skip
 
+_CALLED = ("PyBool_FromLong", "PyByteArray_AsString", "PyObject_VectorcallMethod", "PyTuple_Size")
+
 runs = (ctypes.c_int64 * 1)()  # programs run on this way
 
 
@@ -150,6 +152,8 @@ def check_python() -> None:
 def python_facts() -> dict[int, int]:
     """What holds for every table in this process."""
     check_python()
+    if not all([hasattr(ctypes.pythonapi, name) for name in (*_FUNCTIONS.values(), *_CALLED)]):
+        raise Unknown
     found = {
         n: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for n, name in _FUNCTIONS.items()
     }
@@ -223,10 +227,9 @@ def sweep(table, frame):
 """
 
 _METHOD = """
-declare void @Py_DecRef(i8*)
 declare i8* @PyByteArray_AsString(i8*)
-declare i8* @PyObject_GetAttr(i8*, i8*)
-declare i8* @PyObject_Vectorcall(i8*, i8**, i64, i8*)
+declare i64 @PyTuple_Size(i8*)
+declare i8* @PyObject_VectorcallMethod(i8*, i8**, i64, i8*)
 
 define i8* @{name}(i8* %self, i8** %args, i64 %count, i8* %names) {{
 entry:
@@ -260,13 +263,32 @@ done:
 failed:
   ret i8* null
 general:
-  %key = inttoptr i64 {general} to i8*
-  %method = call i8* @PyObject_GetAttr(i8* %self, i8* %key)
-  %missing = icmp eq i8* %method, null
-  br i1 %missing, label %failed, label %call
+  br i1 %named, label %with_names, label %prepend
+with_names:
+  %more = call i64 @PyTuple_Size(i8* %names)
+  br label %prepend
+prepend:
+  %others = phi i64 [ 0, %general ], [ %more, %with_names ]
+  %total = add i64 %count, %others
+  %slots = add i64 %total, 1
+  %all = alloca i8*, i64 %slots
+  store i8* %self, i8** %all
+  br label %next
+next:
+  %i = phi i64 [ 0, %prepend ], [ %after, %copy ]
+  %finished = icmp eq i64 %i, %total
+  br i1 %finished, label %call, label %copy
+copy:
+  %after = add i64 %i, 1
+  %from = getelementptr i8*, i8** %args, i64 %i
+  %to = getelementptr i8*, i8** %all, i64 %after
+  %argument = load i8*, i8** %from
+  store i8* %argument, i8** %to
+  br label %next
 call:
-  %answer = call i8* @PyObject_Vectorcall(i8* %method, i8** %args, i64 %count, i8* %names)
-  call void @Py_DecRef(i8* %method)
+  %key = inttoptr i64 {general} to i8*
+  %given = add i64 %count, 1
+  %answer = call i8* @PyObject_VectorcallMethod(i8* %key, i8** %all, i64 %given, i8* %names)
   ret i8* %answer
 }}
 """
