@@ -15,7 +15,7 @@ from operator import attrgetter, is_
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
-from . import execute, reverse
+from . import execute, reverse, tables
 from . import recording as tape
 from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .functions.views import place
@@ -23,14 +23,13 @@ from .kernels import background
 from .names import Names
 from .plan.build import plan
 from .recording import Signature, Storage, Trace, local, statistics
-from .specialize import HELD, specialize
+from .specialize import HELD, is_simple, specialize
 from .tensor import Tensor
 
 if TYPE_CHECKING:
     import numpy as np
 
 VARIANTS = 8  # outcomes of guards that one signature may have
-_new = object.__new__
 
 
 class CompileError(RuntimeError):
@@ -176,6 +175,8 @@ class Replay:
             want.append(t._at[1])
         self.roots = roots
         self.written = list(tr.written)
+        # and where the memory that is written is found in other calls
+        self.written_at = [capture.by_storage.get(storage, ("storage", storage)) for storage in tr.written]
         self._check_escapes(tr)
         self.ready = _prepare(tr, want, roots, bool(self.guards))
         self.traced = _Traced(tr) if roots else None
@@ -191,7 +192,11 @@ class Replay:
         self.fresh = True
         self.uses = 0
         self.pace = 0.0  # seconds that a batch took in `loop`, if it was used there
+        self.due = 3  # when its quick way is written, or written anew because calls miss it
         self.step: Any = None
+        self.table: Any = None
+        self.flags: Any = None  # whether the table has bound something
+        self.work = sum([node.numel for node in tr.entries()])
         self.spent: Any = None
         self.program = self.ready.program
         # A call that may be dropped, or that reads the gradients it replaces, must not write over them.
@@ -315,6 +320,8 @@ class Replay:
         """Execute; returns `_MISS` when a guard differs."""
         program = self.program
         addresses = self.addresses
+        if self.flags is not None and self.flags[0]:
+            self._forget()
         moved = self.fresh
         for i, k, rest in self.from_arguments:
             t = arguments[k]
@@ -331,7 +338,8 @@ class Replay:
             self.fresh = False
         if self.sources:
             self._read_numbers(arguments)
-        for storage in self.written:
+        for where in self.written_at:
+            storage = self._storage_of(where, arguments)
             if storage.savers:
                 protect({storage: 0})
         arena = tr.arena
@@ -364,6 +372,15 @@ class Replay:
         template = self.template
         return made[0] if type(template) is Made else _rebuild(template, made, arguments)
 
+    def _forget(self) -> None:
+        """The table has bound other addresses and numbers than those noted here."""
+        self.flags[0] = 0
+        self.program.forget()
+        self.fresh = True
+        self.places[:] = [0] * len(self.places)
+        for number, _ in self.sources:
+            self.numbers[number] = None
+
     def _guards_hold(self) -> bool:
         first = len(self.results)
         return [bool(pool[-1].array[0]) for pool in self.ready.outputs[first:]] == self.guards
@@ -378,6 +395,7 @@ class Replay:
             addresses[i] = (
                 storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
             )
+        self.known_storages = set(storages)
         for i, leaf, rest in self.from_gradients:
             t = leaf._grad
             storage = t._storage
@@ -392,11 +410,10 @@ class Replay:
         made = []
         for j, (meta, slot) in enumerate(self.results):
             for t in hands[j]:
-                if getrefcount(t) <= HELD[0] + self._is_gradient(j, t) and _unused(t._storage):
+                if getrefcount(t) <= HELD[0] + self._is_gradient(j, t) and _unused(t._storage) and _untouched(t, meta):
                     break
             else:
-                t = _new(Tensor)
-                t._meta = meta
+                t = tape.blank(tape.STALE, meta)
                 t._storage = new_storage(meta.numel, meta.dtype)
                 if meta.requires_grad and self.spent is not None:
                     t._origin = (self.spent, slot)
@@ -426,7 +443,7 @@ class Replay:
             else:
                 numbers[number] = owner._offset
                 owner._offset += key
-        if numbers != before:
+        if numbers != before or 0.0 in numbers:  # 0.0 == -0.0
             self.program.bind_numbers(numbers)
 
     def _give_back_numbers(self) -> None:
@@ -452,7 +469,9 @@ class Replay:
                 t._origin = (graph, slot)
 
     def _storage_of(self, place: tuple[Any, ...], arguments: list[Any]) -> Storage:
-        kind, owner, _ = place
+        kind, owner = place[:2]
+        if kind == "storage":
+            return owner  # type: ignore[no-any-return]
         t = arguments[owner] if kind == "argument" else owner._grad if kind == "gradient" else owner
         return t._storage
 
@@ -471,8 +490,13 @@ def _unused(storage: Storage) -> bool:
         getrefcount(storage) <= HELD[1]
         and getrefcount(storage.array) <= HELD[2]
         and storage.savers is None
-        and not storage.shared
+        and not (storage.shared and tape.exported(storage))
     )
+
+
+def _untouched(t: Tensor, meta: Signature) -> bool:
+    """Whether a former result is as it was handed out."""
+    return t._meta is meta and t._whole and t._grad is None
 
 
 def _is_new(t: Tensor, tr: Trace) -> bool:
@@ -521,8 +545,8 @@ class Seen:
 
     def of(self, argument: Tensor) -> Tensor:
         """The view of this call's argument."""
-        t = _new(Tensor)
-        t._at, t._meta, t._base = tape.STALE, self.meta, argument
+        t = tape.blank(tape.STALE, self.meta)
+        t._base = argument
         return place(t, argument, self.strides, self.offset, self.whole)
 
 
@@ -546,6 +570,8 @@ def _rebuild(value: Any, made: list[Tensor], arguments: list[Any]) -> Any:
 class Compiled:
     """A compiled function: call it as the original. `replays` counts what it holds."""
 
+    __slots__ = ("__dict__", "__weakref__", "_table")
+
     def __init__(self, function: Callable[..., Any], wait: bool = False) -> None:
         from .nn.module import structure_version
 
@@ -554,8 +580,10 @@ class Compiled:
         self._function = function
         self._wait = wait
         self._name = getattr(function, "__qualname__", type(function).__name__)
+        self._table: Any = None  # of the replays used last, for `entrance.method`
         self._replays: dict[Any, list[Replay]] = {}
         self._steps: list[Any] = []
+        self._tables: list[Any] = []
         self._names = Names(getattr(function, "forward", function))
         self._structure = -1
         self._kept: dict[Any, int] = {}
@@ -568,7 +596,7 @@ class Compiled:
         """The number of recorded calls that can be replayed."""
         return sum([len(r) for r in self._replays.values()])
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _general(self, *args: Any, **kwargs: Any) -> Any:
         tr = local.trace
         if tr.node is tr.root and not kwargs:  # nothing is pending, captured or run at once
             for step in self._steps:
@@ -587,6 +615,8 @@ class Compiled:
         if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
         if not self._is_current():
+            self._table = None
+            self._tables.clear()
             self._replays.clear()
             self._steps.clear()
             self._kept.clear()
@@ -667,14 +697,26 @@ class Compiled:
     def _specialize(self, tr: Trace, replay: Replay, args: Any, kwargs: Any) -> None:
         """After some calls, write the quick way of a replay."""
         replay.uses += 1
-        if replay.uses == 2:
+        if replay.program.hot:
             replay.program.move_up()
-        if replay.uses in (3, 10, 100) and not kwargs:
-            step = specialize(replay, list(args), tr.grad_enabled, self._names, self._version, _MISS)
-            if step is not None:
-                self._steps = [s for s in self._steps if s is not replay.step][:3]
-                self._steps.insert(0, step)
-                replay.step = step
+        if replay.uses < replay.due or kwargs:
+            return
+        replay.due = 2 * replay.uses + 4
+        if not is_simple(replay, list(args), self._names):
+            return
+        old = replay.step, replay.table
+        given = (replay, list(args), tr.grad_enabled, self._names, self._version)
+        table = tables.table(*given)
+        if table is not None:
+            replay.table, replay.flags = table, table.flags
+        step = replay.step = specialize(*given, _MISS)
+        self._steps = [step, *[s for s in self._steps if s is not old[0]][:3]]
+        self._tables = [t for t in (table, *[t for t in self._tables if t is not old[1]][:3]) if t is not None]
+        self._table = tables.chain(self._tables)
+        if self._tables:
+            tables.install(Compiled)
+
+    __call__ = _general  # until there is a table
 
     def _record(self, tr: Trace, key: Any, args: Any, kwargs: Any, flat: list[Any]) -> Any:
         capture = tr.capture = Capture(flat, self._name)

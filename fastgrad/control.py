@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from . import recording as tape
-from .kernels import build, pool
+from .kernels import build, entrance, pool
 from .tensor import Tensor
 
 
@@ -58,7 +58,8 @@ def stats() -> dict[str, int]:
     `missed` entries recorded in a new place, `planned` programs made, `runs` of programs, `foreign runs` for a value that
     another thread or a guard asked for, `kernels compiled` and `kernels loaded`.
     """
-    return {**tape.statistics, **build.counters}
+    runs = tape.statistics["runs"] + entrance.runs[0]
+    return {**tape.statistics, "runs": runs, **build.counters}
 
 
 def tape_table(t: Tensor) -> str:

@@ -44,6 +44,8 @@ def unary(op: Operation) -> Callable[[Any], Any]:
         t = _new(tape.TENSOR)
         t._at = (tr.epoch, node.slot)
         t._meta = node
+        t._storage = t._grad = t._origin = None
+        t._whole = True
         tr.live.append(t)
         return t
 
@@ -95,6 +97,8 @@ def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Call
         t = _new(Tensor)
         t._at = (epoch, node.slot)
         t._meta = node
+        t._storage = t._grad = t._origin = None
+        t._whole = True
         tr.live.append(t)
         return t
 
@@ -124,17 +128,34 @@ def pair(op: Operation, general: Callable[[Any, Any], Any]) -> Callable[[Any, An
                 return record(input, other)
         node = tr.node.next.get((code, left, right))
         if node is None:
-            return general(input, other)
-        tr.node = node
+            return _shortcut(tr, (code, left, right), general, input, other)
+        if type(node) is Edge:  # the general way was one stretch
+            tr.node = node.end
+            node = node.outputs
+        else:
+            tr.node = node
         t = _new(tape.TENSOR)
         t._at = (epoch, node.slot)
         t._meta = node
+        t._storage = t._grad = t._origin = None
+        t._whole = True
         tr.live.append(t)
         return t
 
     record.__name__ = general.__name__
     record.__doc__ = general.__doc__
     return record
+
+
+def _shortcut(tr: Any, key: Any, general: Callable[[Any, Any], Any], input: Any, other: Any) -> Any:
+    """Record in the general way; what that recorded can be found under `key` next time, if it took nothing else in."""
+    start, epoch, live, inputs = tr.node, tr.epoch, len(tr.live), (len(tr.addresses), len(tr.scalars))
+    made = general(input, other)
+    if tr.epoch == epoch and type(start) is Node and type(tr.node) is Node and not tr.static and key not in start.next:
+        alone = inputs == (len(tr.addresses), len(tr.scalars)) and len(tr.live) == live + 1 and tr.live[-1] is made
+        if alone and type(made._meta) is Node and made._meta is not start:
+            start.next[key] = Edge(tr.node, made._meta)
+    return made
 
 
 def _number(value: Any) -> Any:
@@ -173,11 +194,11 @@ def composite(label: str | None = None) -> Callable[[F], F]:
             epoch = tr.epoch
             parts: list[Any] = [identity]
             for x in arguments:
-                if isinstance(x, tape.TENSOR):
+                if x is None:
+                    parts.append(None)
+                elif isinstance(x, tape.TENSOR):
                     e, slot = x._at
                     parts.append(slot if e == epoch else enter(tr, x))
-                elif x is None:
-                    parts.append(x)
                 else:
                     parts.append(_part(tr, x))
             key = tuple(parts) if tr.epoch == epoch else _key(tr, identity, arguments)
@@ -185,7 +206,8 @@ def composite(label: str | None = None) -> Callable[[F], F]:
             if edge is None:
                 return _record(tr, identity, label, function, arguments)
             tr.node = edge.end
-            return _results(tr, edge.outputs)
+            node = edge.outputs
+            return tape.result(tr, node) if type(node) is Node else _results(tr, node)
 
         return record  # type: ignore[return-value]
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from . import endings, reverse
 from . import recording as tape
-from . import reverse
+from .kernels.entrance import ending
 from .plan.build import plan
 from .plan.program import Program
 from .recording import Signature, Storage, Trace, statistics
@@ -76,7 +77,7 @@ def new_storage(numel: int, dtype: Any) -> Storage:
 class Ready:
     """A program, and what its run hands back."""
 
-    __slots__ = ("outputs", "program", "readers", "recipes", "saved", "specs", "spent")
+    __slots__ = ("outputs", "pattern", "program", "readers", "recipes", "saved", "specs", "spent")
 
     def __init__(self, program: Program, specs: list[tuple[int, Any]], saved: Any, readers: set[int]) -> None:
         self.readers = readers
@@ -88,6 +89,7 @@ class Ready:
         self.saved = saved
         self.outputs: list[list[Storage]] = [[] for _ in specs]  # former results, to be used again
         self.spent: Any = None  # the graph of results whose history a backward has given up
+        self.pattern: Any = None  # of the living tensors that it is for
 
 
 def _counts(live: list[Any]) -> list[int]:
@@ -105,7 +107,7 @@ def drop_dead(tr: Trace) -> None:
 
 
 def _calibrate() -> int:
-    live = [object.__new__(Tensor)]
+    live = [tape.blank(tape.STALE, None)]
     return _counts(live)[0]
 
 
@@ -160,7 +162,7 @@ def flush(tr: Trace) -> None:
 class _Pattern:
     """How a trace ended: which of its tensors were alive, and what was done about them."""
 
-    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots")
+    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots", "table", "uses")
 
     def __init__(self, alive: list[bool], ready: Ready, rooted: list[int], roots: list[int]) -> None:
         self.alive = alive
@@ -169,6 +171,8 @@ class _Pattern:
         self.rooted = rooted
         self.roots = roots
         self.forced = _forced[0]
+        self.uses = 0
+        self.table: Any = None  # the same for machine code
 
 
 def _again(tr: Trace) -> bool:
@@ -177,13 +181,24 @@ def _again(tr: Trace) -> bool:
     if type(node) is not tape.Node:
         return False
     pattern = node.quick
-    if pattern is None or pattern.forced != _forced[0] or [getrefcount(t) > DEAD for t in live] != pattern.alive:
+    if pattern is None or pattern.forced != _forced[0]:
+        return False
+    table = pattern.table
+    if table is not None and ending()(tr, table):
+        tr.strangers = 0
+        tr.reset()
+        return True
+    if [getrefcount(t) > DEAD for t in live] != pattern.alive:
         return False
     holders = [live[i] for i in pattern.places]
     for t in holders:
         if t._storage is not None:
             return False
     tr.strangers = 0
+    pattern.uses += 1
+    if pattern.uses == endings.AFTER:
+        pattern.ready.program.move_up()
+        pattern.table = endings.table(tr, pattern)
     _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
     return True
 
@@ -270,12 +285,15 @@ def _flush(tr: Trace) -> None:
         tr.strangers += ready is None
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
-        alive = [references > DEAD for references in counts]
-        if not quickly and not sharing and not everything and sum(alive) == len(holders) and len(plans) < VARIANTS:
-            places = {id(t): k for k, t in enumerate(holders)}
-            node.quick = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
     else:
+        quickly = False
         tr.strangers = 0
+    if not quickly and not sharing and not everything and len(plans) < VARIANTS:
+        alive = [references > DEAD for references in counts]
+        if ready.pattern is None or ready.pattern.alive != alive:
+            places = {id(t): k for k, t in enumerate(holders)}
+            ready.pattern = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
+        node.quick = ready.pattern if sum(alive) == len(holders) else None
     _perform(tr, ready, holders, rooted, roots)
     for t in sharing:
         if type(t._meta) is not Signature:

@@ -346,11 +346,26 @@ def mark(tr: Trace, key: Hashable, op: Any, operands: tuple[int, ...], attrs: An
 _new = object.__new__
 
 
+def blank(at: tuple[int, int], meta: Any, kind: Any = None) -> Any:
+    """A tensor (or one of a subclass) with nothing but its place on the tape and its description.
+
+    Every tensor is made here, or where loops spend their time by these lines written out.
+    """
+    t = _new(TENSOR if kind is None else kind)
+    t._at = at
+    t._meta = meta
+    t._storage = t._grad = t._origin = None
+    t._whole = True
+    return t
+
+
 def result(tr: Trace, node: Node) -> Tensor:
     """The tensor of an entry that was just recorded."""
     t = _new(TENSOR)
     t._at = (tr.epoch, node.slot)
     t._meta = node
+    t._storage = t._grad = t._origin = None
+    t._whole = True
     tr.live.append(t)
     return t
 
@@ -365,6 +380,7 @@ flush: Callable[[Trace], None] = _unbound
 materialize: Callable[[Any], None] = _unbound
 exported: Callable[[Storage], bool] = _unbound
 protect: Callable[[dict[Storage, int]], None] = _unbound
+backward: Callable[..., None] = _unbound
 
 
 def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
@@ -490,9 +506,7 @@ def constant(value: Any) -> Tensor:
         made = _number(tr, CONSTANT, value, key, None)
         tr.constants[key] = made._meta
         return made
-    t = _new(TENSOR)
-    t._at = (tr.epoch, known.slot)
-    t._meta = known
+    t = blank((tr.epoch, known.slot), known)
     t._number = (CONSTANT, value, key, None)
     return t
 
@@ -505,9 +519,7 @@ def _number(tr: Trace, op: Any, value: Any, key: Hashable, source: Any) -> Tenso
         if tr.capture is not None:
             tr.capture.scalar(len(tr.scalars), source)
         tr.scalars.append(value)
-    t = _new(TENSOR)
-    t._at = (tr.epoch, node.slot)
-    t._meta = node
+    t = blank((tr.epoch, node.slot), node)
     t._number = (op, value, key, source)
     return t
 
@@ -551,6 +563,19 @@ def _source(tr: Trace, t: Tensor) -> Any:
 def enter(tr: Trace, t: Tensor) -> int:
     """Make a tensor from outside an input of the trace; returns its slot. May run the trace, which changes its epoch."""
     storage = t._storage
+    if storage is not None and storage.array is not None and t._whole and not storage.shared:
+        key = t._meta
+        node = tr.node.next.get(key)
+        if node is not None and storage not in tr.entered and tr.capture is None:  # a whole piece of memory, as before
+            tr.node = node
+            slot: int = node.slot
+            tr.leaves.append(storage)
+            tr.addresses.append(storage.address)
+            tr.entered[storage] = slot
+            t._at = (tr.epoch, slot)
+            if key.requires_grad:
+                tr.sources[slot] = t._origin or t
+            return slot
     if t._number is not None:
         t._at = _number(tr, *t._number)._at
         return t._at[1]
@@ -703,10 +728,7 @@ def numbers(options: dict[str, Any], wanted: tuple[Any, ...]) -> list[Any]:
     made = []
     epoch = tr.epoch
     for node in edge.outputs:
-        t = _new(TENSOR)
-        t._at = (epoch, node.slot)
-        t._meta = node
-        made.append(t)
+        made.append(blank((epoch, node.slot), node))
     return made
 
 

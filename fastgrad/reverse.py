@@ -144,10 +144,7 @@ class Pending:
         self._epoch = tr.epoch
 
     def value(self, slot: int) -> Tensor:
-        t = object.__new__(Tensor)
-        t._at = (self._epoch, slot)
-        t._meta = self.entries[slot]
-        return t
+        return tape.blank((self._epoch, slot), self.entries[slot])
 
 
 def _rule_reads(op: Any, node: Node, entries: Sequence[Node]) -> frozenset[str]:
@@ -206,9 +203,7 @@ def values_read(op: Any, metas: Sequence[Node], y: Node, attrs: Any) -> frozense
         made = []
         for i, m in enumerate([*metas, y, y]):
             node = tape.extend(tr, ("operand", i), LEAF, (), None, m.shape, m.dtype, False)
-            t = object.__new__(Tensor)
-            t._at, t._meta = (tr.epoch, node.slot), node
-            made.append(t)
+            made.append(tape.blank((tr.epoch, node.slot), node))
         *operands, own, g = made
         gradients = op.gradients(g, own, operands, attrs)
         entries = tr.entries()
@@ -338,6 +333,8 @@ def quick(root: Tensor) -> bool:
         t = _new(Tensor)
         t._at = (epoch, node.slot)
         t._meta = node
+        t._storage = t._grad = t._origin = None
+        t._whole = True
         live.append(t)
         sources[source]._grad = t
     return True

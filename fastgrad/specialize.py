@@ -39,11 +39,9 @@ class _Writer:
         self.lines.append("    " + text)
 
 
-def specialize(
-    replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
-) -> Any:
-    """The function `(trace, *arguments)` for a replay, or None if it is not of the simple kind."""
-    simple = not (
+def is_simple(replay: Replay, arguments: list[Any], names: Names) -> bool:
+    """Whether a replay is of the kind that can be written out: whole tensors and floats, no guards, no graph left behind."""
+    if (
         replay.overlaps
         or len(arguments) > 6
         or replay.guards
@@ -51,23 +49,31 @@ def specialize(
         or replay.from_gradients
         or replay.fixed
         or replay.program.kept_bytes
-    )
-    if not simple or any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
-        return None
-    if any([isinstance(c, CellType) and not _is_bound(c) for c, _, _ in names.bindings]):
-        return None
-    if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
-        return None
-    if any([rest is not None for _, _, rest in replay.from_arguments]) or any(
-        [r is not None for r in replay.known_rests]
+        or any([place[0] != "tensor" for place in replay.written_at])
     ):
-        return None
+        return False
+    if any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
+        return False
+    if any([isinstance(c, CellType) and not _is_bound(c) for c, _, _ in names.bindings]):
+        return False
+    if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
+        return False
+    return not any([rest is not None for _, _, rest in replay.from_arguments]) and not any(
+        [rest is not None for rest in replay.known_rests]
+    )
+
+
+def specialize(
+    replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
+) -> Any:
+    """The function `(trace, *arguments)` for a replay that `is_simple`."""
     writer = _Writer()
     _check(writer, replay, arguments, grad_enabled, names, structure)
     _inputs(writer, replay)
     _numbers(writer, replay)
     made = _outputs(writer, replay)
-    for storage in replay.written:
+    for _, t, *_ in replay.written_at:
+        storage = t._storage
         writer.line(f"{writer.name(storage)}.version += 1")
     program = replay.program
     writer.line("statistics['runs'] += 1")
@@ -106,6 +112,8 @@ def _check(
         f"tr.grad_enabled is not {grad_enabled}",
         f"{writer.name(structure)}[0] != {structure[0]}",
     ]
+    if replay.flags is not None:  # the machine's way has bound something
+        tests.append(f"{writer.name(replay.flags)}[0]")
     for k, a in enumerate(arguments):
         if type(a) is float:
             tests.append(f"type(a{k}) is not float")
@@ -132,7 +140,8 @@ def _check(
         tests.append(f"{writer.name(leaf)}._grad is {'None' if had else 'not None'}")
     for t, storage in zip(replay.known, replay.storages, strict=True):
         tests.append(f"{writer.name(t)}._storage is not {writer.name(storage)}")
-    for storage in replay.written:
+    for _, t, *_ in replay.written_at:
+        storage = t._storage
         tests.append(f"{writer.name(storage)}.savers")
     if replay.program.arena_bytes:
         tests.append(f"tr.arena is not {writer.name(tape.local.trace.arena)}")
@@ -165,7 +174,7 @@ def _numbers(writer: _Writer, replay: Replay) -> None:
         else:
             value = f"{option}({writer.name(owner)}, {writer.name(key)})"
         writer.line(f"value = {value}")
-        writer.line(f"if value != {numbers}[{i}]:")
+        writer.line(f"if value != {numbers}[{i}] or not value:")  # 0.0 == -0.0
         writer.line(f"    {numbers}[{i}] = value")
         writer.line(f"    {bind}({numbers})")
 
@@ -178,12 +187,14 @@ def _outputs(writer: _Writer, replay: Replay) -> list[str]:
         held = str(HELD[0])
         if j >= replay.n_outputs and not replay.careful:  # a gradient is held by its leaf, too
             held += f" + ({writer.name(replay.leaves_with[j - replay.n_outputs])}._grad is {t})"
+        meta = writer.name(replay.results[j][0])
         pool, places = writer.name(hands), writer.name(replay.places)
         writer.line(f"for {t} in {pool}:")
         writer.line(f"    storage = {t}._storage")
         writer.line(
             f"    if getrefcount({t}) <= {held} and getrefcount(storage) <= {HELD[1]} and "
-            f"getrefcount(storage.array) <= {HELD[2]} and storage.savers is None and not storage.shared: break"
+            f"getrefcount(storage.array) <= {HELD[2]} and storage.savers is None and not storage.shared "
+            f"and {t}._meta is {meta} and {t}._whole and {t}._grad is None: break"
         )
         writer.line("else: return miss")
         writer.line(f"if {places}[{j}] != storage.address:")

@@ -2,8 +2,8 @@
 
 A tensor is a handle. `_at` is its (epoch, slot) on the tape while its value is pending, `_meta` tells shape, dtype and gradient
 flag (the tape's node while pending, a `Signature` afterwards), `_storage` is its memory once it has some, with `_offset` and
-`_strides` (None: row-major) in elements for views, and `_origin` is its place in the graph of a trace that has run. What is not
-set on an instance has the class's default, so that making a tensor costs two assignments.
+`_strides` (None: row-major) in elements for views, and `_origin` is its place in the graph of a trace that has run. What loops
+read lies in slots, which `recording.blank` fills; what is rarely set has the class's default.
 """
 
 from __future__ import annotations
@@ -58,16 +58,18 @@ class Tensor:
     tensor([2., 4.])
     """
 
-    _at: tuple[int, int] = STALE
+    __slots__ = ("__dict__", "__weakref__", "_at", "_grad", "_meta", "_origin", "_storage", "_whole")
+
+    _at: tuple[int, int]
     _meta: Any
-    _storage: Any = None
+    _storage: Any
+    _whole: bool  # whether it is all of its storage, row-major
+    _origin: Any
+    _grad: Tensor | None
     _offset: int = 0
     _strides: tuple[int, ...] | None = None
-    _whole: bool = True  # whether it is all of its storage, row-major
-    _origin: Any = None
     _base: Tensor | None = None
     _detached: bool = False
-    _grad: Tensor | None = None
     _hooks: dict[int, Any] | None = None
     _after_hooks: dict[int, Any] | None = None
     _retains: bool = False
@@ -422,9 +424,7 @@ class Tensor:
         Arguments: `gradient`, of this tensor's shape, is needed unless it has one element; `retain_graph` keeps what a second
         backward needs; `create_graph` records the backward itself, for higher derivatives; `inputs` limits the leaves.
         """
-        from .autograd import backward
-
-        backward(self, gradient, retain_graph, create_graph, inputs=inputs)
+        tape.backward(self, gradient, retain_graph, create_graph, inputs)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Start (or stop) recording operations on this leaf for gradients."""
@@ -762,9 +762,7 @@ class Tensor:
 
 def handle(meta: Signature, storage: Storage | None) -> Tensor:
     """A tensor on existing memory."""
-    t = object.__new__(Tensor)
-    t._at = STALE
-    t._meta = meta
+    t: Tensor = tape.blank(STALE, meta)
     t._storage = storage
     return t
 
@@ -774,9 +772,7 @@ def as_subclass_leaf(cls: type[Tensor], data: Tensor, requires_grad: bool) -> Te
     source = data.detach()
     if source._storage is None or source._storage.array is None:
         tape.materialize(source)
-    t: Tensor = object.__new__(cls)
-    t._at = STALE
-    t._meta = Signature.of(source._meta.shape, source._meta.dtype, requires_grad)
+    t: Tensor = tape.blank(STALE, Signature.of(source._meta.shape, source._meta.dtype, requires_grad), cls)
     if requires_grad and not t._meta.dtype.is_floating_point:
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
     t._storage, t._offset, t._strides, t._whole = source._storage, source._offset, source._strides, source._whole

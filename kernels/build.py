@@ -275,20 +275,39 @@ define i8* @{name}(i8* %self, i8** %args, i64 %count) {{
 """
 
 
+def _definition(text: str, symbol: str, name: str, flags: int) -> _MethodDefinition:
+    """The definition of a C function that a module of LLVM IR has under `symbol`; the module may call the Python it declares."""
+    engine, _ = _engine()
+    for called in re.findall(r"declare \S+ @(Py\w+)", text):
+        llvm.add_symbol(called, ctypes.cast(getattr(ctypes.pythonapi, called), ctypes.c_void_p).value)
+    engine.add_module(llvm.parse_assembly(text))
+    engine.finalize_object()
+    definition = _MethodDefinition(name.encode(), engine.get_function_address(symbol), flags, None)
+    _doorways.append(definition)  # the function object points into it
+    return definition
+
+
+def method(text: str, symbol: str, name: str, kind: type) -> Any:
+    """A method descriptor for a class from LLVM IR: `symbol(self, args, count, keyword names)`, METH_FASTCALL | METH_KEYWORDS."""
+    definition = _definition(text, symbol, name, 0x0080 | 0x0002)
+    create = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_void_p)(
+        ("PyDescr_NewMethod", ctypes.pythonapi)
+    )
+    return create(kind, ctypes.addressof(definition))
+
+
 def doorway(address: int, name: str) -> Any:
     """A Python callable for machine code `int64 f(int64, int64)`: two integers in, one out, the GIL released meanwhile.
 
     It is a plain C function object, so a call costs about as much as `len(x)`.
     """
-    for symbol in ("PyLong_AsLongLong", "PyLong_FromLongLong", "PyEval_SaveThread", "PyEval_RestoreThread"):
-        llvm.add_symbol(symbol, ctypes.cast(getattr(ctypes.pythonapi, symbol), ctypes.c_void_p).value)
-    engine, _ = _engine()
     symbol = f"fastgrad_doorway_{name}"
-    engine.add_module(llvm.parse_assembly(_DOORWAY.format(name=symbol, address=address)))
-    engine.finalize_object()
-    fast_call = 0x0080  # METH_FASTCALL
-    definition = _MethodDefinition(name.encode(), engine.get_function_address(symbol), fast_call, None)
-    _doorways.append(definition)  # the function object points into it
+    return function(_DOORWAY.format(name=symbol, address=address), symbol, name)
+
+
+def function(text: str, symbol: str, name: str) -> Any:
+    """A Python callable from LLVM IR: `symbol(self, args, count)`, METH_FASTCALL."""
+    definition = _definition(text, symbol, name, 0x0080)
     create = ctypes.pythonapi.PyCFunction_NewEx
     create.restype = ctypes.py_object
     create.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]

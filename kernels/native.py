@@ -213,41 +213,6 @@ def call_gemm(typingctx, address, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p
     return types.void(*[types.int64] * 14), codegen
 
 
-def _c_call(context, builder, args):
-    function = ir.FunctionType(WORD, [WORD] * (len(args) - 1)).as_pointer()
-    return builder.call(builder.inttoptr(args[0], function), args[1:])
-
-
-@intrinsic
-def call_c0(typingctx, address):
-    """Call the C function at `address` without arguments; returns its result as a word."""
-    return types.int64(types.int64), lambda context, builder, signature, args: _c_call(context, builder, args)
-
-
-@intrinsic
-def call_c1(typingctx, address, a):
-    """Call the C function at `address` with one word (an integer or a pointer)."""
-    return types.int64(*[types.int64] * 2), lambda context, builder, signature, args: _c_call(context, builder, args)
-
-
-@intrinsic
-def call_c2(typingctx, address, a, b):
-    """Call the C function at `address` with two words."""
-    return types.int64(*[types.int64] * 3), lambda context, builder, signature, args: _c_call(context, builder, args)
-
-
-@intrinsic
-def call_c3(typingctx, address, a, b, c):
-    """Call the C function at `address` with three words."""
-    return types.int64(*[types.int64] * 4), lambda context, builder, signature, args: _c_call(context, builder, args)
-
-
-@intrinsic
-def call_c4(typingctx, address, a, b, c, d):
-    """Call the C function at `address` with four words."""
-    return types.int64(*[types.int64] * 5), lambda context, builder, signature, args: _c_call(context, builder, args)
-
-
 @intrinsic
 def atomic_load(typingctx, address):
     """The word at `address`; what other threads wrote before they stored it can be read afterwards."""
@@ -323,3 +288,42 @@ def prefetch(typingctx, address):
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+def _call(count):
+    word_pointer = ir.FunctionType(WORD, [WORD] * count)
+
+    def codegen(context, builder, signature, args):
+        return builder.call(builder.inttoptr(args[0], word_pointer.as_pointer()), args[1:])
+
+    return types.int64(*[types.int64] * (count + 1)), codegen
+
+
+@intrinsic
+def call_0(typingctx, address):
+    """Call the C function at `address`; words are addresses or integers, in and out."""
+    return _call(0)
+
+
+@intrinsic
+def call_1(typingctx, address, a):
+    """Call the C function of one word at `address`."""
+    return _call(1)
+
+
+@intrinsic
+def call_2(typingctx, address, a, b):
+    """Call the C function of two words at `address`."""
+    return _call(2)
+
+
+@intrinsic
+def call_3(typingctx, address, a, b, c):
+    """Call the C function of three words at `address`."""
+    return _call(3)
+
+
+@intrinsic
+def call_4(typingctx, address, a, b, c, d):
+    """Call the C function of four words at `address`."""
+    return _call(4)

@@ -40,7 +40,7 @@ SHIFT, TASKS = 24, (1 << 24) - 1  # the ticket's low bits are the tasks left
 _HEAD = """
 from numba import njit
 from fastgrad.kernels.native import (
-    atomic_add, atomic_load, atomic_store, atomic_swap, call_c0, call_c1, call_c2, call_c3, call_c4, call_kernel, int64_at, pause
+    atomic_add, atomic_load, atomic_store, atomic_swap, call_0, call_1, call_2, call_3, call_4, call_kernel, int64_at, pause
 )
 from fastgrad.kernels.pool import (
     CONDITION, COUNT, CREATE, DONE, FIRST, IDS, LOCK, MASK, MUTEX, RECORDS, SET_MASK, SHIFT, SIGNALS, SLEEPING, SPINS, STARTED,
@@ -72,19 +72,19 @@ def wanted(pool, number):
 def kernel(record):
     pool, number = record[0], record[1]
     words = int64_at(pool)
-    call_c3(words[MASK], words[SET_MASK], pool + 8 * SIGNALS, 0)  # signals are the Python threads' business
+    call_3(words[MASK], words[SET_MASK], pool + 8 * SIGNALS, 0)  # signals are the Python threads' business
     while atomic_load(pool + 8 * STOPPED) == 0:
         spins = words[SPINS]
         while spins > 0 and not wanted(pool, number):
             pause()
             spins -= 1
         if spins == 0:
-            call_c1(words[LOCK], pool + 8 * MUTEX)
+            call_1(words[LOCK], pool + 8 * MUTEX)
             atomic_add(pool + 8 * SLEEPING, 1)
             while not wanted(pool, number):
-                call_c2(words[WAIT], pool + 8 * CONDITION, pool + 8 * MUTEX)
+                call_2(words[WAIT], pool + 8 * CONDITION, pool + 8 * MUTEX)
             atomic_add(pool + 8 * SLEEPING, -1)
-            call_c1(words[UNLOCK], pool + 8 * MUTEX)
+            call_1(words[UNLOCK], pool + 8 * MUTEX)
         if atomic_load(pool + 8 * STOPPED) == 0:
             work(pool)
 """
@@ -97,7 +97,7 @@ def start(pool, words):
         number = words[STARTED]
         record = pool + 8 * (RECORDS + 8 * number)
         int64_at(record)[0], int64_at(record)[1] = pool, number
-        if call_c4(words[CREATE], pool + 8 * (IDS + number), 0, words[WORKER], record) & 0xFFFFFFFF != 0:
+        if call_4(words[CREATE], pool + 8 * (IDS + number), 0, words[WORKER], record) & 0xFFFFFFFF != 0:
             words[THREADS] = number + 1
             return
         words[STARTED] = number + 1
@@ -110,16 +110,16 @@ def job(pool, words, count, first):
     atomic_store(pool + 8 * DONE, 0)
     atomic_store(pool + 8 * TICKET, (((atomic_load(pool + 8 * TICKET) >> SHIFT) + 1) & 0xFFFFFFFF) << SHIFT | count)
     if atomic_load(pool + 8 * SLEEPING) > 0:
-        call_c1(words[LOCK], pool + 8 * MUTEX)
-        call_c1(words[WAKE], pool + 8 * CONDITION)
-        call_c1(words[UNLOCK], pool + 8 * MUTEX)
+        call_1(words[LOCK], pool + 8 * MUTEX)
+        call_1(words[WAKE], pool + 8 * CONDITION)
+        call_1(words[UNLOCK], pool + 8 * MUTEX)
     work(pool)
     waited = 0
     while atomic_load(pool + 8 * DONE) != count:
         pause()
         waited += 1
         if waited > words[SPINS]:  # the one who has the last task may be waiting for this CPU
-            call_c0(words[YIELD])
+            call_0(words[YIELD])
 
 def kernel(record):
     count, first, pool = record[1], record[2], record[3]

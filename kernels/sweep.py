@@ -23,7 +23,12 @@ def sweep(program, count):
 """
 
 
+def sweep_address() -> int:
+    """The address of the compiled sweep."""
+    return build(_SOURCE)
+
+
 @lru_cache(maxsize=1)
 def sweep() -> Callable[[int, int], int]:
     """The compiled sweep: `sweep()(address of the first record, number of records)`, the GIL released meanwhile."""
-    return doorway(build(_SOURCE), "sweep")
+    return doorway(sweep_address(), "sweep")

@@ -102,6 +102,9 @@ def backward(
     tape.settle(tape.local.trace)
 
 
+tape.backward = backward
+
+
 def grad(
     outputs: Any,
     inputs: Any,

@@ -38,9 +38,7 @@ def wrap(array: np.ndarray, requires_grad: bool = False) -> Tensor:
 
 
 def _on(storage: Storage, meta: Signature) -> Tensor:
-    t = object.__new__(tape.TENSOR)
-    t._at = tape.STALE
-    t._meta = meta
+    t = tape.blank(tape.STALE, meta)
     t._storage = storage
     return t
 

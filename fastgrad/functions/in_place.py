@@ -122,10 +122,7 @@ def _overwritten(tr: Trace, t: Tensor, value_slot: int) -> int:
 
 
 def _handle(tr: Trace, slot: int) -> Tensor:
-    t = object.__new__(tape.TENSOR)
-    t._at = (tr.epoch, slot)
-    t._meta = tr.entries()[slot]
-    return t
+    return tape.blank((tr.epoch, slot), tr.entries()[slot])
 
 
 def _history(tr: Trace, base: Tensor, slot: int) -> None:

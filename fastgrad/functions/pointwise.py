@@ -160,7 +160,8 @@ def _special_power(input: Tensor, exponent: float) -> Tensor:
 
 def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
     """`input ** exponent`, either of them a tensor; small integer and half powers are products and roots."""
-    if isinstance(exponent, (int, float)) and isinstance(input, tape.TENSOR):
+    kind = exponent.__class__
+    if (kind is int or kind is float or isinstance(exponent, (int, float))) and isinstance(input, tape.TENSOR):
         if input._meta.dtype.category == FLOAT:
             if exponent == 2:
                 return square(input)

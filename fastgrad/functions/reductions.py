@@ -138,7 +138,7 @@ def mean(
 ) -> Tensor:
     """The mean over dimensions (all by default)."""
     if dim is None and axis is None and not keepdim and not keepdims:
-        return _mean_all(tensor_operand(input, "mean"), dtype)
+        return _mean_all(input if isinstance(input, tape.TENSOR) else tensor_operand(input, "mean"), dtype)
     return _mean(tensor_operand(input, "mean"), _dims(dim, axis), keepdim or keepdims, dtype)
 
 

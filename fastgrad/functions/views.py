@@ -89,9 +89,7 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
         tape.settle(tr)
         return t
     meta = base._meta
-    t = object.__new__(tape.TENSOR)
-    t._at = STALE
-    t._meta = Signature.of(op.infer(meta.shape, attrs), meta.dtype)
+    t = tape.blank(STALE, Signature.of(op.infer(meta.shape, attrs), meta.dtype))
     t._detached = base._detached or meta.requires_grad
     t._base = base if base._base is None else base._base
     share(t, base, *moved)
@@ -105,9 +103,7 @@ def alias(base: Tensor) -> Tensor:
     meta = base._meta
     if tape.local.trace.static:
         return tape.apply(detach, (base,))
-    t = object.__new__(tape.TENSOR)
-    t._at = STALE
-    t._meta = Signature.of(meta.shape, meta.dtype)
+    t: Tensor = tape.blank(STALE, Signature.of(meta.shape, meta.dtype))
     t._detached = True
     share(t, base, strides_of(base), 0)
     t._whole = base._whole

@@ -178,13 +178,18 @@ class Rule:
         tr = tape.local.trace
         if tr.capture is not None:
             tr.capture.switches += [(options, k, bool(options[k])) for k in _SWITCHES if k in options]
-        targets = old[0] if not any(old[1:]) else [t for part in old for t in part]
-        values = [options[n] if type(n) is str else tape._option(options, n) for n in numbers]
+        targets = old[0] if len(old) < 2 or not any(old[1:]) else [t for part in old for t in part]
+        values = []
         plain = tr.capture is None
-        for v in values:
+        for n in numbers:
+            v = options[n] if type(n) is str else tape._option(options, n)
             if type(v) is not float and isinstance(v, Tensor):
                 plain = False
+            values.append(v)
+        slots = []
+        inside = 0  # how many of the tensors are on this trace already
         if plain:
+            epoch = tr.epoch
             for t in targets:
                 storage = t._storage
                 if (
@@ -195,8 +200,16 @@ class Rule:
                     or storage.savers
                 ):
                     plain = plain and _alone(t)
+                e, slot = t._at
+                inside += e == epoch
+                slots.append(slot)
+            for t in gradients:
+                e, slot = t._at
+                inside += e == epoch
+                slots.append(slot)
         if plain:
-            key = (self._identity, flags, tape.slots_of(tr, targets + gradients))
+            where = tuple(slots) if inside == len(slots) else tape.slots_of(tr, targets + gradients)
+            key = (self._identity, flags, where)
             edge = tr.node.next.get(key)
             if edge is not None and (not tr.written or not any([t._storage in tr.written for t in targets])):
                 tr.node = edge.end

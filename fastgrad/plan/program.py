@@ -30,6 +30,7 @@ class Program:
         "_binding_at",
         "_bound",
         "_cells",
+        "_flags",
         "_flat",
         "_keep",
         "_kept",
@@ -84,6 +85,7 @@ class Program:
         self._cells = [(number, memoryview(cell), cell) for number, cell, _ in assembler.cells]
         self._keep = assembler.words  # tables and cells live as long as the program
         self.arena = self._kept = 0
+        self._flags: Any = None  # whether machine code has bound something
         self._bound: Sequence[int] = ()
         self._outputs: Sequence[int] = ()
         self._numbers: Sequence[Any] = ()
@@ -101,6 +103,8 @@ class Program:
         self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int
     ) -> None:
         """Fill in what has moved since the last run."""
+        if self._flags is not None and self._flags[0]:
+            self.forget()
         if arena != self.arena:
             self.bind_arena(arena)
         if addresses != self._bound:
@@ -109,7 +113,7 @@ class Program:
             self.bind_outputs(outputs)
         if kept != self._kept:
             self.bind_kept(kept)
-        if numbers != self._numbers:
+        if numbers != self._numbers or 0.0 in numbers:  # 0.0 == -0.0
             self.bind_numbers(numbers)
 
     def bind_kept(self, kept: int) -> None:
@@ -165,6 +169,43 @@ class Program:
                 with np.errstate(all="ignore"):
                     array[0] = np.asarray(numbers[number]).astype(array.dtype)
         self._numbers = list(numbers)
+
+    # ---- what machine code binds, as addresses
+
+    def uses_of_input(self, number: int) -> list[tuple[int, int]]:
+        """The words that name an input: address of the word, offset in bytes."""
+        return self._uses(self._binding_at, number)
+
+    def uses_of_output(self, number: int) -> list[tuple[int, int]]:
+        """The words that name a result."""
+        return self._uses(self._output_at, number)
+
+    def uses_of_arena(self) -> list[tuple[int, int]]:
+        """The words that name a temporary."""
+        places, offsets = self._arena_at
+        return [(self.address + 8 * int(p), int(o)) for p, o in zip(places, offsets, strict=True)]
+
+    def _uses(self, table: list[tuple[int, list[tuple[int, int]]]], number: int) -> list[tuple[int, int]]:
+        return [(self.address + 8 * place, offset) for n, uses in table if n == number for place, offset in uses]
+
+    def cells_of(self, number: int) -> list[tuple[int, int]] | None:
+        """The cells of a number: address and bytes; None unless all are floating-point numbers of four or eight bytes."""
+        cells = [array for n, _, array in self._cells if n == number]
+        if any([array.dtype.kind != "f" or array.itemsize not in (4, 8) for array in cells]):
+            return None
+        return [(array.ctypes.data, array.itemsize) for array in cells]
+
+    def forget(self) -> None:
+        """Machine code has bound other addresses and numbers than those noted here."""
+        self._bound = self._outputs = self._numbers = ()
+        self.arena = 0
+        if self._flags is not None:
+            self._flags[0] = 0
+
+    def follow(self, flags: Any) -> None:
+        """Machine code binds from now on, and says so in `flags`."""
+        self.forget()
+        self._flags = flags
 
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives

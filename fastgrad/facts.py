@@ -1,0 +1,88 @@
+"""What machine code knows of tensors and traces, and what tables for it are put together from.
+
+`facts` is made once a process; where this Python's objects do not lie as machine code needs it, it raises `entrance.Unknown`, no
+table is made and everything goes its way in Python.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import recording as tape
+from .kernels import entrance as at
+from .recording import Node, Signature, Storage, Trace
+from .tensor import Tensor, handle
+
+LET_GO = 16_384  # elements that a program computes, from which on its sweep goes without the GIL
+
+
+class Unfit(Exception):
+    """A table cannot say this."""
+
+
+class Rows:
+    """The rows, lists and objects of a table."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[int]] = []
+        self.lists: list[tuple[int, int, list[int]]] = []
+        self.alive: list[Any] = []
+
+    def add(self, *row: int, **lists: tuple[int, list[int]]) -> None:
+        """A row; a list is given with its column."""
+        self.rows.append(list(row))
+        for column, content in lists.values():
+            self.lists.append((len(self.rows) - 1, column, content))
+
+    def of(self, thing: Any) -> int:
+        """The address of an object, which the table keeps alive."""
+        self.alive.append(thing)
+        return id(thing)
+
+    def field(self, thing: Any, name: str, kind: type | None = None) -> int:
+        """The address of a slot."""
+        return self.of(thing) + at.slot(type(thing) if kind is None else kind, name)
+
+
+_found: list[at.Table] = []  # the facts, once they are known
+
+
+def facts() -> at.Table:
+    """The facts about this Python, tensors, storages and traces, and about what nobody holds."""
+    if _found:
+        return _found[0]
+    fields = {
+        Tensor: {at.STORAGE: "_storage", at.META: "_meta", at.WHOLE: "_whole", at.GRADIENT: "_grad", at.ORIGIN: "_origin"},
+        Storage: {
+            at.ARRAY: "array", at.ADDRESS: "address", at.SAVERS: "savers", at.SHARED: "shared", at.BYTES: "nbytes",
+            at.ALIASES: "aliases", at.VERSION: "version",
+        },
+        Trace: {
+            at.LIVING: "live", at.ADDRESSES: "addresses", at.SCALARS: "scalars", at.WRITTEN: "written", at.TEMPORARIES: "arena",
+        },
+    }  # fmt: skip
+    known = at.python_facts() | {n: at.slot(kind, name) for kind, names in fields.items() for n, name in names.items()}
+    known |= {at.STORAGE_TYPE: id(Storage), at.NODE_TYPE: id(Node)}
+
+    def storage() -> Storage:
+        return Storage(np.empty(1, np.float32), 0, 1, 4)
+
+    tensors = [handle(Signature.of((), tape.dtypes.float32), storage())]
+    known[at.FREE_TENSOR] = at.references(id(tensors[0]))
+    known[at.FREE_STORAGE] = at.references(id(tensors[0]._storage))
+    known[at.FREE_ARRAY] = at.references(id(tensors[0]._storage.array))
+    storages = [storage()]
+    known[at.POOL_STORAGE] = at.references(id(storages[0]))
+    known[at.POOL_ARRAY] = at.references(id(storages[0].array))
+    count = max(known) + 1
+    made = at.Table(8 * count)
+    at.words(made.address, count)[:] = [known.get(i, 0) for i in range(count)]
+    _found.append(made)
+    return made
+
+
+def flat(pairs: list[tuple[int, int]]) -> list[int]:
+    """Pairs one after the other."""
+    return [word for pair in pairs for word in pair]

@@ -1,0 +1,195 @@
+"""The table of a replay: everything that must be as it was, and what is bound where, in the form that machine code reads.
+
+`specialize` writes the same checks as Python source; a table needs no bytecode at all (`fastgrad.kernels.replay` goes through
+it) and serves the commonest steps. Whatever it cannot say makes `table` return None, and what is not as it was makes the
+step go the written way. Words of the program are the only record of what is bound here; `Replay.flags` tells Python's lists so.
+"""
+
+from __future__ import annotations
+
+import struct
+from types import CellType
+from typing import TYPE_CHECKING, Any
+
+from . import recording as tape
+from .facts import LET_GO, Rows, Unfit, facts, flat
+from .kernels import entrance as at
+from .kernels.sweep import sweep_address
+from .tensor import Tensor
+
+if TYPE_CHECKING:
+    from .compiled import Replay
+    from .names import Names
+
+_FIXED = (float, int, bool, str, type(None))  # objects that stay what they are
+
+
+def table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]) -> Any:
+    """The table of a replay that `specialize.is_simple` accepts; None if it cannot be told in rows."""
+    try:
+        return _table(replay, arguments, grad_enabled, names, structure)
+    except (Unfit, at.Unknown):
+        return None
+
+
+def _table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]) -> at.Table:
+    program = replay.program
+    if program.error_cell is not None or len(replay.results) > at.MOST_RESULTS:
+        raise Unfit
+    known = facts()
+    rows = Rows()
+    _names(rows, names, replay)
+    header = {
+        at.FACTS: known.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), at.PROGRAM: program.address,
+        at.COUNT: program.count, at.SWEEP: sweep_address(), at.RELEASE: int(replay.work > LET_GO),
+        at.RETURN: _answer(replay), at.RESULTS: len(replay.hands), at.INPUTS: len(replay.from_arguments),
+    }  # fmt: skip
+    _state(rows, replay, grad_enabled, structure)
+    _arguments(rows, replay, arguments)
+    _numbers(rows, replay)
+    _memory(rows, replay)
+    versions = [rows.field(t._storage, "version") for _, t, *_ in replay.written_at]
+    gradients: list[int] = []
+    for leaf in replay.leaves_without:
+        gradients += [rows.field(leaf, "_grad", Tensor), -1]
+    for k, leaf in enumerate(replay.leaves_with):
+        gradients += [rows.field(leaf, "_grad", Tensor), replay.n_outputs + k]
+    header |= {at.VERSION_COUNT: len(versions), at.GRADIENT_COUNT: len(gradients) // 2}
+    rows.lists += [(-1, at.VERSIONS, versions), (-1, at.GRADIENTS, gradients)]
+    made = at.Table.of(rows.rows, header, rows.lists)
+    made.alive = [known, program, rows.alive]
+    return made
+
+
+def chain(tables: list[Any]) -> Any:
+    """The first of several tables, each of which names the next one to try."""
+    after = None
+    for one in reversed(tables):
+        one.following = after
+        at.words(one.address, at.HEADER)[at.NEXT] = 0 if after is None else after.address
+        after = one
+    return after
+
+
+def install(kind: Any) -> None:
+    """Let calls of compiled functions look at tables first."""
+    if not _installed:
+        _installed.append(kind.__call__)
+        kind.__call__ = at.method(kind, "_table", "_general")
+
+
+_installed: list[Any] = []
+
+
+def _names(rows: Rows, names: Names, replay: Replay) -> None:
+    """Names and options: dicts come first, because comparing keys may run foreign code."""
+    later: list[tuple[int, ...]] = []
+    for container, key, value in names.bindings:
+        kind = type(container)
+        if kind is CellType:
+            later.append((at.IS, rows.of(container) + at.cell(), rows.of(value)))
+        elif kind is dict:
+            rows.add(at.ENTRY, rows.of(container), rows.of(key), rows.of(value))
+        elif kind is list and type(key) is int and key >= 0:
+            later.append((at.ITEM, rows.of(container), key, rows.of(value)))
+        elif kind is not tuple:
+            raise Unfit
+    for options, key, truth in replay.capture.switches:
+        value = options[key]
+        if type(options) is not dict or type(value) not in _FIXED:
+            raise Unfit
+        rows.add(at.TRUTH, rows.of(options), rows.of(key), rows.of(value), int(truth))
+    for _, (owner, wanted) in replay.sources:
+        if owner == "argument" or (type(wanted) is str and type(owner[wanted]) is float):
+            continue
+        name = wanted if type(wanted) is str else wanted[0]
+        for key in (name,) if type(name) is str else name:  # what is no float, or the source of one: the same objects
+            value = owner[key]
+            items = value if type(value) is tuple else (value,)
+            if type(owner) is not dict or not all([type(x) in _FIXED for x in items]):
+                raise Unfit
+            rows.add(at.ENTRY, rows.of(owner), rows.of(key), rows.of(value))
+    for row in later:
+        rows.add(*row)
+
+
+def _state(rows: Rows, replay: Replay, grad_enabled: bool, structure: list[int]) -> None:
+    """Nothing pending, captured or run at once; modules, leaves and their memory as they were."""
+    tr = tape.local.trace
+    rows.add(at.SAME, rows.field(tr, "node"), rows.field(tr, "root"))
+    rows.add(at.IS, rows.field(tr, "grad_enabled"), id(grad_enabled))
+    rows.add(at.ITEM, rows.of(structure), 0, rows.of(structure[0]))
+    for t, meta, storage in zip(replay.known, replay.metas, replay.storages, strict=True):
+        rows.add(at.IS, rows.field(t, "_meta", Tensor), rows.of(meta))
+        rows.add(at.IS, rows.field(t, "_storage", Tensor), rows.of(storage))
+    for leaf, had in replay.capture.expected:
+        rows.add(at.IS_NOT if had else at.IS, rows.field(leaf, "_grad", Tensor), id(None))
+    for _, t, *_ in replay.written_at:
+        rows.add(at.IS, rows.field(t._storage, "savers"), id(None))
+    if replay.program.arena_bytes:
+        uses = replay.program.uses_of_arena()
+        rows.add(at.ARENA, rows.field(tr, "arena"), replay.program.arena_bytes, 0, len(uses), uses=(3, flat(uses)))
+
+
+def _arguments(rows: Rows, replay: Replay, arguments: list[Any]) -> None:
+    """The arguments' types, and whose memory they lie in."""
+    tensors = [k for k, a in enumerate(arguments) if isinstance(a, Tensor)]
+    for k, a in enumerate(arguments):
+        if k in tensors:
+            rows.add(at.TENSOR, k, rows.of(type(a)), rows.of(a._meta))
+        else:
+            rows.add(at.FLOATING, k)
+    known = [rows.of(storage) for storage in replay.known_storages]
+    for n, k in enumerate(tensors):
+        if replay.written and known:
+            rows.add(at.APART, k, 0, len(known), others=(2, known))
+        for i in tensors[:n]:
+            rows.add(at.DISTINCT, i, k)
+
+
+def _numbers(rows: Rows, replay: Replay) -> None:
+    """Numbers that are read again in every call."""
+    for i, (owner, key) in replay.sources:
+        cells = replay.program.cells_of(i)
+        if cells is None:
+            raise Unfit
+        if owner == "argument":
+            rows.add(at.ARGUMENT, key, 0, len(cells), cells=(2, flat(cells)))
+        elif type(key) is str and type(owner[key]) is float:
+            if type(owner) is not dict:
+                raise Unfit
+            rows.add(at.OPTION, rows.of(owner), rows.of(key), 0, len(cells), cells=(3, flat(cells)))
+        else:
+            bits = struct.unpack("q", struct.pack("d", float(tape._option(owner, key))))[0]
+            rows.add(at.VALUE, bits, 0, len(cells), cells=(2, flat(cells)))
+
+
+def _memory(rows: Rows, replay: Replay) -> None:
+    """Where inputs are and results go."""
+    program = replay.program
+    if len(replay.from_arguments) > at.MOST_INPUTS:
+        raise Unfit
+    for n, (i, k, _) in enumerate(replay.from_arguments):
+        uses = program.uses_of_input(i)
+        rows.add(at.INPUT, k, 0, len(uses), n, uses=(2, flat(uses)))
+    for j, pool in enumerate(replay.hands):
+        uses = program.uses_of_output(j)
+        leaf = 0
+        if j >= replay.n_outputs:
+            leaf = rows.field(replay.leaves_with[j - replay.n_outputs], "_grad", Tensor)
+        rows.add(at.RESULT, rows.of(pool), rows.of(replay.results[j][0]), leaf, 0, len(uses), j, uses=(4, flat(uses)))
+
+
+def _answer(replay: Replay) -> int:
+    from .compiled import Made
+
+    template = replay.template
+    if template is None:
+        return at.NOTHING
+    if type(template) is Made:
+        return template.number
+    if type(template) is tuple and template:
+        numbers = [x.number if type(x) is Made else -1 for x in template]
+        if numbers == list(range(len(numbers))):
+            return -len(numbers)
+    raise Unfit
