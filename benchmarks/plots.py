@@ -56,7 +56,7 @@ def draw(results: list[Result], directory: Path) -> list[Path]:
 def _draw_series(series: Series, medians: dict[str, dict[str, float]], directory: Path) -> Path | None:
     from matplotlib import pyplot
 
-    found = {at: medians[w.name] for at, w in series.points.items() if w.name in medians}
+    found = {at: medians[w.name] for at, w in series.points.items() if medians.get(w.name)}
     if len(found) < 2:
         return None
     figure, axes = pyplot.subplots(figsize=(8, 4.4), facecolor="white", layout="constrained")

@@ -130,6 +130,13 @@ def test_workers_measure_and_report_what_they_cannot_do() -> None:
     assert bool(loop.skipped) is not bool(loop.times)
 
 
+def test_workers_know_the_points_of_plots() -> None:
+    for series in SERIES:
+        workload = next(w for w in series.points.values() if w.name not in WORKLOADS)
+        peer = next(peer for peer in ("numpy_by_hand", "fastgrad_plain") if peer in workload.peers())
+        assert not _measure(workload, peer).measurements[peer].error
+
+
 def test_a_peer_that_disagrees_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     measurements = {key: Measurement(key, value=value) for key, value in (("a", 1.0), ("b", 1.0), ("c", 1.1))}
     runner._compare(Workload("", "", tolerance=1e-3), measurements)
