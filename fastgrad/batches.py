@@ -173,8 +173,9 @@ class Plan:
                 replay.places[j] = 0
         if runs:
             statistics["runs"] += runs
-            for storage in replay.written:
-                storage.version += runs
+            for where in replay.written_at:
+                if where[0] != "argument":  # what is written to a batch is the driver's own buffer
+                    replay._storage_of(where, []).version += runs
             for leaf in replay.leaves_without:
                 leaf._grad = None
             for j, leaf in enumerate(replay.leaves_with):

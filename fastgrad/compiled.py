@@ -359,8 +359,8 @@ class Replay:
                 return _MISS
         else:
             program.run(None)
-        for storage in self.written:
-            storage.version += 1
+        for where in self.written_at:
+            self._storage_of(where, arguments).version += 1
         if self.roots:
             self._link(made, arguments, kept)
         for leaf in self.leaves_without:

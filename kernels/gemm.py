@@ -14,7 +14,7 @@ Record: [kernel, scratch, c, a, b, table, 0, 0]. Table, int64 words: 0 m, 1 n, 2
 from functools import cache
 
 from .build import build
-from .tiles import vector_bytes, width
+from .vectors import vector_bytes, width
 
 DEPTH = 512  # of a part of k
 WIDE = 512  # columns of a block of B

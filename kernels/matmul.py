@@ -11,7 +11,7 @@ from . import gemm
 from .blas import address, forced
 from .build import build
 from .elementwise import TYPES, pointer
-from .tiles import has_fma, vector_bytes
+from .vectors import has_fma, vector_bytes
 
 _TINY = 64  # multiplications up to which a plain loop is fastest
 _SMALL = 512  # multiplications up to which no call of BLAS pays

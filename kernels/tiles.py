@@ -4,31 +4,15 @@ Every element of a tile is one chain of fused multiply-adds in the order of k, s
 nor on the vectors' width, nor on who computes it. Widths are the machine's: 512, 256 or 128 bits.
 """
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .vectors import width
+
 WORD = ir.IntType(64)
 _FLOATS = {"f4": (ir.FloatType(), 4, "f32"), "f8": (ir.DoubleType(), 8, "f64")}
-
-
-def vector_bytes() -> int:
-    """The width of this machine's vectors."""
-    features = llvm.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
-
-
-def has_fma() -> bool:
-    """Whether a fused multiply-add is one instruction here."""
-    features = llvm.get_host_cpu_features()
-    return bool(features.get("fma")) or not features.get("sse2")
-
-
-def width(dtype: str) -> int:
-    """Elements of a vector."""
-    return vector_bytes() // _FLOATS[dtype][1]
 
 
 def _at(builder, address, kind):

@@ -167,14 +167,14 @@ NARROW = """
     import hashlib
     import numpy as np
     import fastgrad
-    from fastgrad.kernels import tiles
+    from fastgrad.kernels import vectors
     rng = np.random.default_rng(0)
     digest = hashlib.sha256()
     for dtype in ("float32", "float64"):
         for m, k, n in ((4, 4, 5), (33, 77, 45), (40, 1100, 65)):
             a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)
             digest.update((fastgrad.tensor(a) @ fastgrad.tensor(b).T).numpy().tobytes())
-    print(tiles.vector_bytes(), digest.hexdigest())
+    print(vectors.vector_bytes(), digest.hexdigest())
 """
 
 

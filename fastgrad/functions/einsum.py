@@ -33,7 +33,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
 
     >>> a, b = fastgrad.ones(2, 3), fastgrad.ones(3, 4)
     >>> fastgrad.einsum("ij,jk->ik", a, b).shape
-    torch.Size([2, 4])
+    fastgrad.Size([2, 4])
     >>> fastgrad.einsum("ii", fastgrad.eye(3))
     tensor(3.)
     """
