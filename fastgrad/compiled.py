@@ -22,6 +22,7 @@ from .execute import Ready, compute, flush, new_bytes, new_storage, protect
 from .functions.views import place
 from .names import Names
 from .plan.build import plan
+from .plan.section import inputs
 from .recording import Signature, Storage, Trace, local, statistics
 from .specialize import HELD, specialize
 from .tensor import Tensor
@@ -174,7 +175,7 @@ class Replay:
         self.roots = roots
         self.written = list(tr.written)
         self._check_escapes(tr)
-        self.ready = _prepare(tr, want, roots, bool(self.guards))
+        self.ready = _prepare(tr, want, roots, bool(self.guards), capture)
         self.traced = _Traced(tr) if roots else None
         self.addresses = [0] * len(capture.places)
         by_kind: dict[str, list[tuple[int, Any, Any]]] = {"argument": [], "gradient": [], "tensor": []}
@@ -472,12 +473,13 @@ def _is_new(t: Tensor, tr: Trace) -> bool:
     return t._at[0] == tr.epoch and type(t._meta) is not Signature
 
 
-def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool) -> Ready:
+def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool, capture: Capture) -> Ready:
     entries = list(tr.entries())
     writes = execute.writes_of(tr)
     save, readers = reverse.saved_slots(entries, roots, tr.released)
     tier = 1 if execute._forced[0] is None else execute._forced[0]
-    program = plan(entries, writes, want, save, tier, guarded)
+    fixed = {s: tr.scalars[n] for s, n in inputs(entries)[1].items() if n not in capture.sources}
+    program = plan(entries, writes, want, save, tier, guarded, fixed)
     specs = [(entries[s].numel, entries[s].dtype) for s in want]
     return Ready(program, specs, [(s, entries[s], program.kept[s]) for s in sorted(save)], readers)
 

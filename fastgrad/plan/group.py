@@ -1,7 +1,7 @@
 """Grouping: elementwise entries over the same large iteration space become one loop, with the sums that end it.
 
 A unit is a list of slots that execute together: one slot, or the members of a loop. Units stand in an order in which every
-entry comes after what it reads: an entry joins the youngest loop of its shape that is not older than its operands' units, else
+entry comes after what it reads (of this part of a section: other parts are other units): an entry joins the youngest loop of its shape that is not older than its operands' units, else
 it opens a unit at the end. Inputs and views execute nothing and belong to no unit.
 """
 
@@ -38,7 +38,7 @@ def group(section: Section) -> list[list[int]]:
         kind = _kind(node)
         operands = [same.get(x, x) for x in node.operands]
         if kind is None or kind == "view":
-            after[slot] = max([after[x] for x in operands], default=0)
+            after[slot] = max([after.get(x, 0) for x in operands], default=0)
             continue
         unit = -1
         if kind in _SCALAR_RULES and node.numel > BLOCK:
@@ -60,4 +60,4 @@ def group(section: Section) -> list[list[int]]:
 
 def _bound(entries: Any, member: dict[int, int], after: dict[int, int], operand: int, shape: Any) -> int:
     unit = member.get(operand)
-    return unit if unit is not None and entries[operand].shape == shape else after[operand]
+    return unit if unit is not None and entries[operand].shape == shape else after.get(operand, 0)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64
+NUMPY = {"f4": "f4", "f8": "f8", "i8": "i8", "i4": "i4", "u1": "u1", "b1": "?"}  # dtype code -> NumPy's
 
 
 def aligned(nbytes: int) -> int:
@@ -96,3 +97,17 @@ class Words:
         """One word seen as an array of one element of a NumPy type, and its address."""
         word, address = self.block(1)
         return word.view(dtype)[:1], address
+
+    def row(self, n: int, dtype: Any) -> tuple[list[Any], int]:
+        """Cells that follow each other, and the address of the first one."""
+        words, address = self.block(n)
+        return [words[i : i + 1].view(dtype)[:1] for i in range(n)], address
+
+
+def fill(cell: Any, value: Any) -> None:
+    """Store a Python number in a cell, converted as an array's elements are."""
+    try:
+        memoryview(cell)[0] = value
+    except (OverflowError, ValueError, TypeError):
+        with np.errstate(all="ignore"):
+            cell[0] = np.asarray(value).astype(cell.dtype)

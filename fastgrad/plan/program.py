@@ -16,6 +16,7 @@ import numpy as np
 from ..kernels.matmul import PARALLEL, use_threads
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
+from .memory import fill
 
 threads = [os.cpu_count() or 1]  # what `set_num_threads` sets
 PIECE = 1 << 16  # records swept between two looks for Ctrl-C
@@ -46,6 +47,7 @@ class Program:
         "kept_bytes",
         "lines",
         "products",
+        "rolled",
         "sweep",
         "words",
     )  # fmt: skip
@@ -91,6 +93,7 @@ class Program:
         self.kept = assembler.kept
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
+        self.rolled = assembler.rolled
         self.products = assembler.largest_product
 
     def bind(
@@ -158,8 +161,7 @@ class Program:
             try:
                 cell[0] = numbers[number]
             except (OverflowError, ValueError, TypeError):
-                with np.errstate(all="ignore"):
-                    array[0] = np.asarray(numbers[number]).astype(array.dtype)
+                fill(array, numbers[number])
         self._numbers = list(numbers)
 
     def run(self, check: Callable[[], bool] | None) -> bool:

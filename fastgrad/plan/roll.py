@@ -1,0 +1,415 @@
+"""Rolling up: stretches of a section that repeat become counted loops.
+
+The iterations of a loop in the user's program (time steps, cells, minibatches) are equal stretches of a flat tape: entry k
+does what entry k - p did, and its operands have moved by a fixed number of places: by p (a value of the same iteration, or one
+carried from an earlier one), by nothing (the loop does not change it), by the length of another loop's iteration, forwards or
+backwards (a reverse stretch reads what the forward one computed). `columns` writes the section down as arrays, `_regions`
+finds where that holds for a period, `_Stretch` looks at one region and says which values need memory that outlives their
+iteration. `plan/repeat.py` writes the records. Start reading at `roll`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..kernels.loops import BLOCK
+from ..ops import elementwise
+from .columns import Columns, columns
+from .section import Section
+
+SHORTEST = 4  # iterations below which a loop is not worth one
+GAIN = 32  # entries that a loop must save
+DEPTH = 4  # iterations over which a value may be carried
+PERIODS = 12  # candidates for a period that are tried, for each width of the window that looks for them
+FUSED = 4096  # entries up to which a stretch of large elementwise entries stays as it is: it becomes few, wide loops
+
+
+class Roll:
+    """A stretch that becomes a loop: `count` iterations of `period` entries each, their slots one after another."""
+
+    __slots__ = ("body", "carried", "count", "depth", "gathered", "kept", "outside", "period", "slots", "stacked")
+
+    def __init__(self, slots: list[int], period: int, count: int) -> None:
+        self.slots = slots
+        self.period = period
+        self.count = count
+        self.depth = 0  # iterations over which values are carried, at most
+        self.stacked: dict[int, list[int]] = {}  # position in the body -> slots of initial values, oldest first
+        self.kept: dict[int, list[int]] = {}  # the same for positions of which one value at a time is enough
+        self.carried: list[tuple[int, int, bool]] = []  # (reader, position it reads of the iteration before, directly?)
+        self.gathered: dict[tuple[int, int], list[int]] = {}  # inputs of iterations `depth` and next -> of all
+        self.outside: list[tuple[int, int]] = []  # (root, how often iterations that are not written down read it)
+        self.body: list[list[int]] = []  # units of positions, in the order of execution
+
+    def iteration(self, i: int) -> list[int]:
+        """The slots of one iteration."""
+        return self.slots[i * self.period : (i + 1) * self.period]
+
+
+class Rolled:
+    """A section in parts: stretches of slots, and loops."""
+
+    __slots__ = ("families", "parts")
+
+    def __init__(self, parts: list[Any], families: list[list[int]]) -> None:
+        self.parts = parts
+        self.families = families  # Python numbers whose cells stand in a row, because a loop steps over them
+
+
+def roll(section: Section, refused: frozenset[int] = frozenset()) -> Rolled | None:
+    """The loops of a section; None if it has none. `refused` are first slots of stretches that stay as they are."""
+    if len(section.order) < SHORTEST + GAIN:
+        return None
+    c = columns(section)
+    if len(c.slots) < SHORTEST + GAIN:
+        return None
+    c.reorder(_early(c))
+    found: list[_Stretch] = []
+    links = _Links()
+    for start, end, period in _regions(c):
+        stretch = _Stretch(c, start, end, period, found)
+        if stretch.count and c.slots[stretch.start] not in refused and stretch.settle(links):
+            found.append(stretch)
+    if not found:
+        return None
+    section.order = c.inputs + c.slots
+    parts: list[Any] = []
+    done = 0
+    for stretch in found:
+        parts += [c.slots[done : stretch.start], stretch.roll]
+        done = stretch.end
+    parts.append(c.slots[done:])
+    parts[0] = c.inputs + parts[0]
+    return Rolled(parts, links.families())
+
+
+def _early(c: Columns) -> Any:
+    """An order in which sums stand behind their younger operand, where they are the only reader of both: parts of a gradient
+    are added up as they come, as they would be in a loop, and not at the end."""
+    adds = c.with_operation(elementwise.add) & (c.inputs_read[:, :2] == 0).all(axis=1)
+    single = c.readers() == 1
+    place = list(range(len(c.slots)))
+    a, b = c.reference[:, 0], c.reference[:, 1]
+    chosen = np.flatnonzero(adds)
+    chosen = chosen[single[a[chosen]] & single[b[chosen]]]
+    for k, x, y in zip(chosen.tolist(), a[chosen].tolist(), b[chosen].tolist(), strict=True):
+        place[k] = max(place[x], place[y])
+    return np.argsort(np.array(place), kind="stable")
+
+
+# ---- finding periods
+
+
+def _regions(c: Columns) -> list[tuple[int, int, int]]:
+    """(start, end, period) of repeating stretches that do not overlap, in order; those that save most are taken first."""
+    n = len(c.slots)
+    free = np.ones(n, bool)
+    candidates = {p: _repeats(c, p) for p in _periods(c)}
+    chosen: list[tuple[int, int, int]] = []
+    while candidates:
+        best: list[tuple[int, int]] = []
+        most = period = 0
+        for p, repeats in list(candidates.items()):
+            runs = _runs(repeats, free, p)
+            gain = sum([((end - start) // p - 1) * p for start, end in runs])
+            if gain < GAIN:
+                del candidates[p]
+            elif gain > most:
+                most, period, best = gain, p, runs
+        for start, end in best:
+            chosen.append((start, end, period))
+            free[start:end] = False
+    return sorted(chosen)
+
+
+def _periods(c: Columns) -> list[int]:
+    """Distances at which windows of entries come back, the most frequent ones."""
+    n = len(c.slots)
+    mixed = c.signature.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)
+    mixed ^= mixed >> np.uint64(29)
+    found: list[int] = []
+    for width in (2, 8, 32):
+        if n < 2 * width:
+            break
+        window = np.zeros(n - width + 1, np.uint64)
+        for i in range(width):
+            window = window * np.uint64(0xD1342543DE82EF95) + mixed[i : i + len(window)]
+        order = np.argsort(window, kind="stable")
+        same = window[order[1:]] == window[order[:-1]]
+        distances = (order[1:] - order[:-1])[same]
+        distances, counts = np.unique(distances[distances <= n // SHORTEST], return_counts=True)
+        found += distances[np.argsort(-counts, kind="stable")[:PERIODS]].tolist()
+    return list(dict.fromkeys(found))
+
+
+def _repeats(c: Columns, p: int) -> Any:
+    """Whether each entry does the same as those one and two periods before, operands moving by equal distances."""
+    n = len(c.slots)
+    result = np.zeros(n, bool)
+    if 2 * p >= n:
+        return result
+    like = (c.signature[p:] == c.signature[:-p]) & (c.inputs_read[p:] == c.inputs_read[:-p]).all(axis=1)
+    moved = np.where(c.inputs_read[p:] == 0, c.reference[p:] - c.reference[:-p], 0)
+    steady = (moved[p:] == moved[:-p]).all(axis=1)
+    if c.offsets.shape[1]:
+        offsets = c.offsets[p:] - c.offsets[:-p]
+        steady &= (offsets[p:] == offsets[:-p]).all(axis=1)
+    result[2 * p :] = like[p:] & like[:-p] & steady
+    return result
+
+
+def _runs(repeats: Any, free: Any, p: int) -> list[tuple[int, int]]:
+    """Regions of at least SHORTEST periods: runs of repeating entries, with the two periods before each."""
+    good = np.concatenate(([0], (repeats & free).astype(np.int8), [0]))
+    edges = np.flatnonzero(np.diff(good))
+    if not len(edges):
+        return []
+    taken = np.concatenate(([0], np.cumsum(~free)))
+    runs = []
+    before = 0
+    for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        start = max(first - 2 * p, before)
+        if end - start < SHORTEST * p:
+            continue
+        if taken[first] != taken[start]:
+            start += int(np.flatnonzero(~free[start:first])[-1]) + 1
+        if end - start >= SHORTEST * p:
+            runs.append((start, end))
+            before = end
+    return runs
+
+
+# ---- one region
+
+
+class _Stretch:
+    """A region, cut to whole iterations whose operands all lie where a loop can find them.
+
+    `count` is 0 where no loop is left. Positions are those of the columns; `found` are the loops before this one.
+    """
+
+    def __init__(self, c: Columns, start: int, end: int, period: int, found: list[_Stretch]) -> None:
+        self.c = c
+        self.period = period
+        self.found = found
+        self.start = start + self._rotation(start, end)
+        self.count = (end - self.start) // period
+        while self.count >= SHORTEST:
+            first, last = self._range()
+            if first == 0 and last == self.count:
+                break
+            self.start += first * period
+            self.count = last - first
+        self.end = self.start + self.count * period
+        if self.count < SHORTEST or (self.count - 1) * period < GAIN or not self._pays():
+            self.count = 0
+
+    def _rotation(self, start: int, end: int) -> int:
+        """Where in the period to begin: where the fewest values are carried on."""
+        c, p = self.c, self.period
+        own = slice(end - p, end)
+        reference = c.reference[own]
+        moves = (c.inputs_read[own] == 0) & (reference - c.reference[end - 2 * p : end - p] == p)
+        reader = np.broadcast_to(np.arange(end - p, end)[:, None], reference.shape)[moves]
+        origin = reference[moves]
+        if not len(origin):
+            return 0
+        farthest = np.zeros(p, np.int64)  # by the position of the value in its period: how far its last reader is
+        np.maximum.at(farthest, (origin - start) % p, reader - origin)
+        at = np.flatnonzero(farthest)
+        crossing = np.zeros(2 * p + 1, np.int64)
+        np.add.at(crossing, at + 1, 1)
+        np.add.at(crossing, at + 1 + farthest[at] % p, -1)
+        values = np.cumsum(crossing[:-1])
+        values = values[:p] + values[p:]
+        spare = (end - start) % p
+        if (end - start) // p <= 2 * SHORTEST:
+            values = values[: spare + 1]
+        return int(np.argmin(values))
+
+    def _moves(self) -> tuple[Any, Any]:
+        """References of the first iteration's operands, and by how much each moves from one iteration to the next."""
+        s, p = self.start, self.period
+        reference = self.c.reference[s : s + p]
+        return reference, self.c.reference[s + p : s + 2 * p] - reference
+
+    def _range(self) -> tuple[int, int]:
+        """The iterations that can be part of a loop, of those that are left."""
+        c, s, p, n = self.c, self.start, self.period, self.count
+        reference, moved = self._moves()
+        inside = c.inputs_read[s : s + p] == 0
+        first, last = 0, n
+        still = inside & (moved == 0) & (reference >= s)
+        if still.any():  # a value of the first iterations that later ones read, too
+            first = int((reference[still].max() - s) // p) + 1
+        own = inside & (moved == p) & (reference >= s - DEPTH * p)
+        others = inside & (moved != 0) & ~own
+        for at, step in sorted(set(zip(reference[others].tolist(), moved[others].tolist(), strict=True))):
+            low, high = self._others(at, step)
+            first, last = max(first, low), min(last, high)
+        if first == 0:
+            first = self._beginning(reference[own])
+        return (first, last) if last > first else (0, 0)
+
+    def _others(self, at: int, step: int) -> tuple[int, int]:
+        """The iterations in which an operand, `at` in the first one and moving by `step`, is a value of one earlier loop."""
+        middle = at + step * (self.count // 2)
+        for other in self.found:
+            if other.start <= middle < other.end:
+                if step % other.period:
+                    return 0, 0
+                if step > 0:
+                    low, high = -((at - other.start) // step), -((at - other.end) // step)
+                else:
+                    low, high = -((other.end - 1 - at) // -step), (at - other.start) // -step + 1
+                return max(low, 0), min(high, self.count)
+        return 0, 0
+
+    def _beginning(self, reference: Any) -> int:
+        """0 if what the first iterations read from before the loop can stand for values carried, else 1."""
+        c, s, p = self.c, self.start, self.period
+        for at in np.unique(reference[reference < s]).tolist():
+            here = at + -((at - s) // p) * p
+            if c.shape_and_type(at) != c.shape_and_type(here):
+                return 1
+            root, before = int(c.root[here]), int(c.root[at])
+            if root == here:
+                continue
+            # A view of it: the same one, of the same value some iterations before.
+            if c.signature[at] != c.signature[here] or (root < 0) != (before < 0):
+                return 1
+            if root >= 0 and (root - before != here - at or c.shape_and_type(root) != c.shape_and_type(before)):
+                return 1
+        return 0
+
+    def _pays(self) -> bool:
+        """False for what is better off as it is: stretches that wide block-wise loops take up, and those that mostly write
+        results, such as the update of many parameters."""
+        c = self.c
+        if c.landed(self.start, self.end) >= self.count:
+            return False
+        sizes = c.size[self.start : self.start + self.period]
+        large = sizes > BLOCK
+        wide = large & c.elementwise[self.start : self.start + self.period]
+        return not (wide.any() and (wide == large).all() and self.count * self.period <= FUSED)
+
+    # ---- what needs memory beyond an iteration
+
+    def settle(self, links: _Links) -> bool:
+        """Work out the loop; False if it can't be one after all."""
+        c, s, p, n = self.c, self.start, self.period, self.count
+        self.roll = roll = Roll(c.slots[s : self.end], p, n)
+        reader, root = c.reads()
+        among = (root >= s) & (root < self.end)
+        own = among & (reader >= s) & (reader < self.end)
+        distance = (reader[own] - s) // p - (root[own] - s) // p
+        depth = np.zeros(p, np.int64)
+        np.maximum.at(depth, (root[own] - s) % p, distance)
+        outside = np.concatenate((root[among & ~own], c.sinks[(c.sinks >= s) & (c.sinks < self.end)]))
+        rows, places = (outside - s) // p, (outside - s) % p
+        stacked = depth > 1
+        stacked[places[rows < n - 1]] = True
+        kept = ~stacked & (depth > 0)
+        kept[places] |= ~stacked[places]
+        roll.depth = int(depth.max())
+        if roll.depth > DEPTH or n < roll.depth + 3:
+            return False
+        for position in np.flatnonzero(stacked).tolist():
+            roll.stacked[position] = self._initial(position, int(depth[position]))
+        for position in np.flatnonzero(kept).tolist():
+            roll.kept[position] = self._initial(position, int(depth[position]))
+        last = own.copy()
+        last[own] = (distance == 1) & (reader[own] >= self.end - p)
+        for k, r in zip(reader[last].tolist(), root[last].tolist(), strict=True):
+            operands = c.reference[k][c.inputs_read[k] == 0]
+            roll.carried.append(((k - s) % p, (r - s) % p, bool((operands[c.root[operands] == r] == r).all())))
+        self._outside(reader, root, stacked | kept)
+        return self._inputs(links)
+
+    def _initial(self, position: int, depth: int) -> list[int]:
+        at = self.start + position
+        return [self.c.slots[at - t * self.period] for t in range(depth, 0, -1)]
+
+    def _outside(self, reader: Any, root: Any, lasting: Any) -> None:
+        """Count what iterations read that are not written down: all but `depth` and the next one."""
+        c, s, p = self.c, self.start, self.period
+        inside = (reader >= s) & (reader < self.end)
+        iteration = (reader - s) // p
+        unwritten = inside & (iteration != self.roll.depth) & (iteration != self.roll.depth + 1)
+        local = (root >= s) & (root < self.end)
+        local[local] = ~lasting[(root[local] - s) % p]
+        slots, counts = np.unique(c.read_slots[unwritten & ~local], return_counts=True)
+        self.roll.outside = list(zip(slots.tolist(), counts.tolist(), strict=True))
+
+    def _inputs(self, links: _Links) -> bool:
+        """Inputs that change from one iteration to the next: leaves are gathered, numbers get cells in a row."""
+        c, s, p, n = self.c, self.start, self.period, self.count
+        reference = c.reference[s : self.end].reshape(n, p, -1)
+        read = c.inputs_read[s : s + p]
+        slots = np.where(read > 0, reference, c.root_slot[np.where(read > 0, 0, reference)])
+        inputs = c.is_input[slots] & (read >= 0)
+        varying = (inputs & (slots != slots[0])).any(axis=0) & inputs.all(axis=0)
+        if (inputs.any(axis=0) != inputs.all(axis=0)).any():
+            return False
+        pairs = set()
+        h = self.roll.depth
+        for column in {tuple(x) for x in slots[:, varying].T.tolist()}:
+            if c.section.bindings.get(column[0]) is None:
+                steps = np.diff(column)
+                if not ((steps > 0).all() or (steps < 0).all()):
+                    return False
+                pairs |= {(min(a, b), max(a, b)) for a, b in zip(column[:-1], column[1:], strict=True)}
+            else:
+                numbers = [c.section.bindings[x] for x in column]
+                key = (numbers[h], numbers[h + 1])
+                if key[0] == key[1] or self.roll.gathered.setdefault(key, numbers) != numbers:
+                    return False
+        return links.add(pairs)
+
+
+class _Links:
+    """Which Python number follows which one in the loops."""
+
+    def __init__(self) -> None:
+        self._next: dict[int, int] = {}
+        self._previous: dict[int, int] = {}
+
+    def add(self, pairs: set[tuple[int, int]]) -> bool:
+        """Take in what one loop says; False (and nothing is changed) if that contradicts another one, or itself."""
+        following, previous = dict(self._next), dict(self._previous)
+        for a, b in pairs:
+            if following.setdefault(a, b) != b or previous.setdefault(b, a) != a:
+                return False
+        self._next, self._previous = following, previous
+        return True
+
+    def families(self) -> list[list[int]]:
+        """The numbers, one list for each row of cells."""
+        found = []
+        for first in self._next:
+            if first not in self._previous:
+                family = [first]
+                while family[-1] in self._next:
+                    family.append(self._next[family[-1]])
+                found.append(family)
+        return found
+
+
+Grouping = Callable[[Section], list[list[int]]]
+
+
+def units(section: Section, rolled: Rolled, group: Grouping) -> list[Any]:
+    """The units of all parts in order: lists of slots, and loops, whose bodies are grouped by themselves."""
+    found: list[Any] = []
+    for part in rolled.parts:
+        if isinstance(part, Roll):
+            slots = part.iteration(part.depth)
+            position = {slot: j for j, slot in enumerate(slots)}
+            part.body = [[position[x] for x in unit] for unit in group(section.part(slots))]
+            found.append(part)
+        elif part:
+            found += group(section.part(part))
+    return found
