@@ -75,9 +75,10 @@ class Assembler:
         self._failing: dict[Any, int] = {}
         self.families: dict[int, Sequence[int]] = {}  # Python number -> those whose cells stand in a row with its own
         self.rows: dict[int, Reference] = {}  # slot -> where it lies, of values that a counted loop has a place for
-        self.shared: dict[int, list[int]] = {}  # slot -> [values that are still needed, offset, bytes] of its loop's buffer
+        self.shared: dict[
+            int, list[int]
+        ] = {}  # slot -> [values that are still needed, offset, bytes] of its loop's buffer
         self.copies: list[tuple[int, int]] | None = None  # ranges to give back after an iteration
-        self.buffers: list[tuple[int, int, int]] = []  # kind, start and end of memory that loops have in the arena or kept
         self.in_row: dict[int, int] = {}  # address of a cell in a row -> address of the row
         self.rolled: list[tuple[int, int]] = []  # entries and iterations of counted loops
         self._scratch: list[tuple[int, int]] = []

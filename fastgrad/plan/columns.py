@@ -57,6 +57,11 @@ class Columns:
         self._used: Any = None  # slots that are handed back, kept or written
         self._codes: Any = None  # signature -> code of the operation
 
+    @property
+    def executed(self) -> Any:
+        """Which entries are more than a view."""
+        return self.root == np.arange(len(self.slots))
+
     def reads(self) -> tuple[Any, Any]:
         """Positions of reader and root (-1: an input) of every reading; views read nothing."""
         return self._reads
@@ -91,7 +96,9 @@ class Columns:
         self.slots = [slots[k] for k in order.tolist()]
         for name in ("signature", "inputs_read", "reference", "offsets", "root", "root_slot", "size", "elementwise"):
             setattr(self, name, getattr(self, name)[order])
-        self.reference = np.where(self.inputs_read == 0, place[np.where(self.inputs_read == 0, self.reference, 0)], self.reference)
+        self.reference = np.where(
+            self.inputs_read == 0, place[np.where(self.inputs_read == 0, self.reference, 0)], self.reference
+        )
         self.root = place[self.root]
         reader, root = self._reads
         self._reads = place[reader], place[root]
@@ -173,7 +180,9 @@ def columns(section: Section) -> Columns:
             else:
                 leaf = entries[x]
                 classes.append(
-                    kinds.setdefault((leaf.op, leaf.shape, leaf.dtype, leaf.attrs if leaf.op is tape.ALIAS else None), len(kinds) + 1)
+                    kinds.setdefault(
+                        (leaf.op, leaf.shape, leaf.dtype, leaf.attrs if leaf.op is tape.ALIAS else None), len(kinds) + 1
+                    )
                 )
                 references.append(x)
                 if kind != "view":

@@ -48,6 +48,11 @@ class Arena:
         self.size = offset + nbytes
         return offset
 
+    def free(self) -> list[tuple[int, int]]:
+        """The gaps below the end of what is in use."""
+        gaps = self._gaps
+        return gaps[:-1] if gaps and gaps[-1][0] + gaps[-1][1] == self.size else gaps[:]
+
     def give(self, offset: int, nbytes: int) -> None:
         """Take a range back."""
         gaps = self._gaps

@@ -101,7 +101,6 @@ def _places(emit: Assembler, roll: Roll) -> None:
         else:
             kind, offset = KEPT, emit.kept_bytes
             emit.kept_bytes += size
-        emit.buffers.append((kind, offset, offset + size))
         for i, slot in enumerate(initial):
             emit._load((kind, 0, offset + i * step), slot, emit.place_of(slot), node.numel)
         start = offset + len(initial) * step
@@ -130,6 +129,7 @@ def _iteration(emit: Assembler, roll: Roll, i: int, copied: list[int]) -> None:
     """Write down one iteration."""
     slots = roll.iteration(i)
     places = len(emit.places)
+    before = emit.arena.free(), emit.kept_bytes
     emit.copies = []
     targets = [(slots[j], emit.rows.pop(slots[j])) for j in copied]
     for unit in roll.body:
@@ -142,6 +142,8 @@ def _iteration(emit: Assembler, roll: Roll, i: int, copied: list[int]) -> None:
     for offset, size in emit.copies:
         emit.arena.give(offset, size)
     emit.copies = None
+    if (emit.arena.free(), emit.kept_bytes) != before:  # the next iteration would find other gaps
+        raise Unlike(roll.slots[0])
     for slot in list(emit.places)[places:]:  # copies of views are gone, and another iteration computes elsewhere
         del emit.places[slot]
 
@@ -187,9 +189,7 @@ def _step(emit: Assembler, word: Any, following: Any) -> int | None:
     if word[:2] != following[:2]:
         return None
     kind, _, offset = word
-    may = kind == BINDING or (kind == FIXED and _alike(emit, offset, following[2]))
-    if kind in (ARENA, KEPT):
-        may = any([k == kind and low <= offset < high and low <= following[2] < high for k, low, high in emit.buffers])
+    may = kind in (ARENA, BINDING, KEPT) or (kind == FIXED and _alike(emit, offset, following[2]))
     return following[2] - offset if may else None
 
 
@@ -204,7 +204,12 @@ def _moved(word: Any, step: int) -> Any:
 
 def _inputs(roll: Roll, word: Any, following: Any) -> tuple[list[int], int]:
     """The inputs that a word names in all iterations, and the offset upon them."""
-    if type(word) is tuple and type(following) is tuple and word[0] == following[0] == BINDING and word[2] == following[2]:
+    if (
+        type(word) is tuple
+        and type(following) is tuple
+        and word[0] == following[0] == BINDING
+        and word[2] == following[2]
+    ):
         numbers = roll.gathered.get((word[1], following[1]))
         if numbers is not None:
             return numbers, word[2]

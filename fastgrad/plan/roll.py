@@ -87,17 +87,32 @@ def roll(section: Section, refused: frozenset[int] = frozenset()) -> Rolled | No
 
 
 def _early(c: Columns) -> Any:
-    """An order in which sums stand behind their younger operand, where they are the only reader of both: parts of a gradient
-    are added up as they come, as they would be in a loop, and not at the end."""
+    """An order in which what belongs to an iteration stands in it. Sums stand behind their younger operand, where they are the
+    only reader of both: parts of a gradient are added up as they come, and not at the end. Views stand before their first
+    reader, which may be an iteration of another loop than the one that computes what they show."""
+    n = len(c.slots)
     adds = c.with_operation(elementwise.add) & (c.inputs_read[:, :2] == 0).all(axis=1)
     single = c.readers() == 1
-    place = list(range(len(c.slots)))
+    place = list(range(n))
     a, b = c.reference[:, 0], c.reference[:, 1]
     chosen = np.flatnonzero(adds)
     chosen = chosen[single[a[chosen]] & single[b[chosen]]]
     for k, x, y in zip(chosen.tolist(), a[chosen].tolist(), b[chosen].tolist(), strict=True):
         place[k] = max(place[x], place[y])
-    return np.argsort(np.array(place), kind="stable")
+    keys = np.stack((np.array(place), np.arange(n)), axis=1)
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
+    first = np.full(n, n)  # rank of the first reader that is not a view itself
+    inside = c.inputs_read == 0
+    reading = inside & c.executed[:, None]
+    np.minimum.at(first, c.reference[reading], np.broadcast_to(rank[:, None], reading.shape)[reading])
+    ranks, firsts = rank.tolist(), first.tolist()
+    for k in np.flatnonzero(~c.executed)[::-1].tolist():
+        at = ranks[k] = min(firsts[k], n)
+        for x in c.reference[k][inside[k]].tolist():
+            firsts[x] = min(firsts[x], at)
+    return np.lexsort((np.arange(n), c.executed, np.array(ranks)))
 
 
 # ---- finding periods
@@ -105,24 +120,30 @@ def _early(c: Columns) -> Any:
 
 def _regions(c: Columns) -> list[tuple[int, int, int]]:
     """(start, end, period) of repeating stretches that do not overlap, in order; those that save most are taken first."""
-    n = len(c.slots)
-    free = np.ones(n, bool)
+    free = np.ones(len(c.slots), bool)
     candidates = {p: _repeats(c, p) for p in _periods(c)}
     chosen: list[tuple[int, int, int]] = []
-    while candidates:
-        best: list[tuple[int, int]] = []
-        most = period = 0
+    while True:
+        found = []
         for p, repeats in list(candidates.items()):
-            runs = _runs(repeats, free, p)
-            gain = sum([((end - start) // p - 1) * p for start, end in runs])
-            if gain < GAIN:
+            runs = [(_gain(c, start, end, p), start, end) for start, end in _runs(repeats, free, p)]
+            runs = [run for run in runs if run[0] >= GAIN]
+            found += [(-gain, p, start, end) for gain, start, end in runs]
+            if not runs:
                 del candidates[p]
-            elif gain > most:
-                most, period, best = gain, p, runs
-        for start, end in best:
-            chosen.append((start, end, period))
-            free[start:end] = False
-    return sorted(chosen)
+        if not found:
+            return sorted(chosen)
+        seen = np.zeros(len(c.slots), bool)
+        for _, p, start, end in sorted(found):
+            if not seen[start:end].any():
+                chosen.append((start, end, p))
+                free[start:end] = False
+            seen[start:end] = True
+
+
+def _gain(c: Columns, start: int, end: int, p: int) -> int:
+    """Entries that are saved; views count for nothing."""
+    return ((end - start) // p - 1) * int(c.executed[start : start + p].sum())
 
 
 def _periods(c: Columns) -> list[int]:
@@ -204,7 +225,7 @@ class _Stretch:
             self.start += first * period
             self.count = last - first
         self.end = self.start + self.count * period
-        if self.count < SHORTEST or (self.count - 1) * period < GAIN or not self._pays():
+        if self.count < SHORTEST or _gain(c, self.start, self.end, period) < GAIN or not self._pays():
             self.count = 0
 
     def _rotation(self, start: int, end: int) -> int:
@@ -250,9 +271,23 @@ class _Stretch:
         for at, step in sorted(set(zip(reference[others].tolist(), moved[others].tolist(), strict=True))):
             low, high = self._others(at, step)
             first, last = max(first, low), min(last, high)
+        inputs = self._input_slots()[1]
+        differ = inputs != inputs[n // 2]
+        differ[:DEPTH] &= ~own  # initial values of what is carried
+        strange = np.flatnonzero(differ.any(axis=(1, 2)))
+        first = max(first, int(max(strange[strange < n // 2], default=-1)) + 1)
+        last = min(last, int(min(strange[strange > n // 2], default=n)))
         if first == 0:
             first = self._beginning(reference[own])
         return (first, last) if last > first else (0, 0)
+
+    def _input_slots(self) -> tuple[Any, Any]:
+        """Slots of all operands' roots, by iteration, position and operand, and which of them are inputs."""
+        c, s, p, n = self.c, self.start, self.period, self.count
+        reference = c.reference[s : s + n * p].reshape(n, p, -1)
+        read = c.inputs_read[s : s + p]
+        slots = np.where(read > 0, reference, c.root_slot[np.where(read > 0, 0, reference)])
+        return slots, c.is_input[slots] & (read >= 0)
 
     def _others(self, at: int, step: int) -> tuple[int, int]:
         """The iterations in which an operand, `at` in the first one and moving by `step`, is a value of one earlier loop."""
@@ -346,16 +381,12 @@ class _Stretch:
 
     def _inputs(self, links: _Links) -> bool:
         """Inputs that change from one iteration to the next: leaves are gathered, numbers get cells in a row."""
-        c, s, p, n = self.c, self.start, self.period, self.count
-        reference = c.reference[s : self.end].reshape(n, p, -1)
-        read = c.inputs_read[s : s + p]
-        slots = np.where(read > 0, reference, c.root_slot[np.where(read > 0, 0, reference)])
-        inputs = c.is_input[slots] & (read >= 0)
-        varying = (inputs & (slots != slots[0])).any(axis=0) & inputs.all(axis=0)
-        if (inputs.any(axis=0) != inputs.all(axis=0)).any():
-            return False
-        pairs = set()
+        c = self.c
+        slots, inputs = self._input_slots()
         h = self.roll.depth
+        always = inputs[h:].all(axis=0)  # before that, an input may be the initial value of what is carried
+        varying = always & (slots != slots[0]).any(axis=0)
+        pairs = set()
         for column in {tuple(x) for x in slots[:, varying].T.tolist()}:
             if c.section.bindings.get(column[0]) is None:
                 steps = np.diff(column)

@@ -1,0 +1,274 @@
+"""Stretches of a program that repeat become counted loops, which compute the same bits with as many records as one iteration.
+
+Tier 0 executes the tape as it is: it is the reference of all tests here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import same_bits
+
+import fastgrad as torch
+from fastgrad import execute
+from fastgrad.plan import roll
+
+Step = Callable[[int], list[Any]]
+RNG = np.random.default_rng(5)
+
+
+def data(*shape: int, dtype: str = "float64", grad: bool = False) -> Any:
+    return torch.tensor(RNG.uniform(-1, 1, shape).astype(dtype), requires_grad=grad)
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The programs that have been planned."""
+    made: list[Any] = []
+    for module in (execute, torch.compiled):
+        original = module.plan
+
+        def plan(*args: Any, original: Any = original, **options: Any) -> Any:
+            made.append(original(*args, **options))
+            return made[-1]
+
+        monkeypatch.setattr(module, "plan", plan)
+    return made
+
+
+# ---- loops as users write them; each takes the number of iterations and returns what is to be compared
+
+
+def runge_kutta(n: int, shape: tuple[int, ...] = ()) -> list[Any]:
+    p = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (1.0, 0.5, 0.12, 0.35)]
+    x, y = torch.full(shape, 1.0, dtype=torch.float64), torch.full(shape, 0.5, dtype=torch.float64)
+    h = 0.05
+
+    def slope(x: Any, y: Any) -> tuple[Any, Any]:
+        return p[0] * x - p[1] * x * y, p[2] * x * y - p[3] * y
+
+    loss = 0.0
+    for i in range(n):
+        k1, l1 = slope(x, y)
+        k2, l2 = slope(x + h / 2 * k1, y + h / 2 * l1)
+        k3, l3 = slope(x + h / 2 * k2, y + h / 2 * l2)
+        k4, l4 = slope(x + h * k3, y + h * l3)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        y = y + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
+        loss = loss + ((x - 0.1 * i) * (x - 0.1 * i)).sum() + ((y - 0.2 * i) * (y - 0.2 * i)).sum()
+    loss.backward()
+    return [loss, x, y, *[v.grad for v in p]]
+
+
+def runge_kutta_of_vectors(n: int) -> list[Any]:
+    return runge_kutta(n, (5,))
+
+
+def recurrent(n: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    w, u, b = (
+        torch.tensor(rng.normal(0, 0.3, s).astype("float32"), requires_grad=True) for s in ((4, 6), (6, 6), (6,))
+    )
+    xs = torch.tensor(rng.normal(0, 1, (n, 3, 4)).astype("float32"))
+    h = torch.zeros(3, 6)
+    for t in range(n):
+        h = torch.tanh(xs[t] @ w + h @ u + b)
+    loss = (h * h).mean()
+    loss.backward()
+    return [loss, h, w.grad, u.grad, b.grad]
+
+
+def recurrent_in_reverse(n: int) -> list[Any]:
+    rng = np.random.default_rng(1)
+    w = torch.tensor(rng.normal(0, 0.3, (4, 4)), requires_grad=True)
+    xs = torch.tensor(rng.normal(0, 1, (n, 4)), requires_grad=True)
+    h = torch.zeros(4, dtype=torch.float64)
+    for t in reversed(range(n)):
+        h = torch.sin(w @ h + xs[t])
+    h.sum().backward()
+    return [h, w.grad, xs.grad]
+
+
+def accumulation(n: int) -> list[Any]:
+    rng = np.random.default_rng(2)
+    w = torch.tensor(rng.normal(0, 0.3, (5, 2)), requires_grad=True)
+    batches = [(torch.tensor(rng.normal(0, 1, (7, 5))), torch.tensor(rng.normal(0, 1, (7, 2)))) for _ in range(n)]
+    total = 0.0
+    for x, y in batches:
+        loss = ((x @ w - y) ** 2).mean() / n
+        loss.backward()
+        total = total + loss.detach()
+    return [total, w.grad]
+
+
+def newton(n: int) -> list[Any]:
+    a = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64, requires_grad=True)
+    x = a * 0.5
+    for _ in range(n):
+        x = x - (x * x - a) / (2 * x)
+    x.sum().backward()
+    return [x, a.grad]
+
+
+def power_iteration(n: int) -> list[Any]:
+    rng = np.random.default_rng(3)
+    m = torch.tensor(rng.normal(0, 1, (6, 6)), requires_grad=True)
+    v = torch.ones(6, dtype=torch.float64)
+    for _ in range(n):
+        v = m @ v
+        v = v / (v * v).sum().sqrt()
+    value = (v * (m @ v)).sum()
+    value.backward()
+    return [value, m.grad]
+
+
+def two_steps_back(n: int) -> list[Any]:
+    a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    x, f1, f2 = torch.tensor(1.0, dtype=torch.float64), 0.5 * a, 0.25 * a
+    for _ in range(n):
+        f0 = torch.sin(x) * a
+        x = x + 0.1 * (1.5 * f0 - 0.4 * f1 - 0.1 * f2)
+        f1, f2 = f0, f1
+    x.backward()
+    return [x, a.grad]
+
+
+def swap(n: int) -> list[Any]:
+    a = torch.tensor(0.3, dtype=torch.float64)
+    x, y = a * 1.0, a * 2.0
+    for _ in range(n):
+        x, y = y * a + torch.sin(x), x * a + torch.cos(y)
+        x = x * a
+        y = y * a - 0.5
+    return [x, y]
+
+
+def inner_loops(n: int) -> list[Any]:
+    a = torch.tensor([0.3, 0.4], dtype=torch.float64, requires_grad=True)
+    x = a * 2
+    total = 0.0
+    for i in range(n):
+        for _ in range(7):
+            x = torch.sin(x) * a + 0.1
+        total = total + (x * (i + 0.5)).sum()
+        x = x * 1.5
+    total.backward()
+    return [total, a.grad]
+
+
+def all_states(n: int) -> list[Any]:
+    a = torch.tensor([0.3, 0.4], dtype=torch.float64, requires_grad=True)
+    x, states = a * 2, []
+    for _ in range(n):
+        x = torch.cos(x * a) + torch.sin(x) * 0.25
+        states.append(x)
+    out = torch.stack(states)
+    (out * out).sum().backward()
+    return [out, *states[::3], a.grad]
+
+
+def descent(n: int) -> list[Any]:
+    rng = np.random.default_rng(4)
+    x, y = torch.tensor(rng.normal(0, 1, (8, 3))), torch.tensor(rng.normal(0, 1, (8, 1)))
+    w = torch.tensor(rng.normal(0, 1, (3, 1)), requires_grad=True)
+    for _ in range(n):
+        loss = ((x @ w - y) ** 2).mean()
+        (g,) = torch.autograd.grad(loss, w)
+        w = (w - 0.1 * g).detach().requires_grad_()
+    return [loss, w]
+
+
+def unrolled_descent(n: int) -> list[Any]:
+    rng = np.random.default_rng(4)
+    x, y = torch.tensor(rng.normal(0, 1, (8, 3))), torch.tensor(rng.normal(0, 1, (8, 1)))
+    rate = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    w = torch.tensor(rng.normal(0, 1, (3, 1)), requires_grad=True)
+    v = w * 1.0
+    for _ in range(n):
+        (g,) = torch.autograd.grad(((x @ v - y) ** 2).mean(), v, create_graph=True)
+        v = v - rate * g
+    ((x @ v - y) ** 2).mean().backward()
+    return [v, w.grad, rate.grad]
+
+
+def wide(n: int) -> list[Any]:
+    rng = np.random.default_rng(6)
+    w = torch.tensor(rng.normal(0, 0.2, (40, 40)).astype("float32"), requires_grad=True)
+    h = torch.tensor(rng.normal(0, 1, (50, 40)).astype("float32"))
+    for _ in range(n):
+        h = torch.tanh(h @ w) * 1.1 + torch.sigmoid(h)
+    h.sum().backward()
+    return [h, w.grad]
+
+
+def gathers(n: int) -> list[Any]:
+    table = torch.tensor(np.random.default_rng(7).normal(0, 1, (9, 3)), requires_grad=True)
+    index = torch.tensor([1, 4, 4, 8])
+    h = torch.zeros(4, 3, dtype=torch.float64)
+    for _ in range(n):
+        h = torch.tanh(h + table[index]) * 0.5
+    h.sum().backward()
+    return [h, table.grad]
+
+
+def random_numbers(n: int) -> list[Any]:
+    torch.manual_seed(3)
+    a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    x = a * 1.0
+    for _ in range(n):
+        x = x * 0.9 + a * torch.randn(3, dtype=torch.float64)
+    x.sum().backward()
+    return [x, a.grad]
+
+
+def in_place(n: int) -> list[Any]:
+    w = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    for i in range(n):
+        w -= 0.1 * torch.sin(w) + 0.01 * i
+        w[1] *= 0.5
+    return [w]
+
+
+def rows_written(n: int) -> list[Any]:
+    out = torch.zeros(n, 3, dtype=torch.float64)
+    x = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64, requires_grad=True)
+    v = x * 1.0
+    for i in range(n):
+        v = torch.sin(v) + x
+        out[i] = v
+    (out * out).sum().backward()
+    return [out, x.grad]
+
+
+def lists_of_parameters(n: int) -> list[Any]:
+    rng = np.random.default_rng(8)
+    layers = [torch.tensor(rng.normal(0, 0.4, (5, 5)), requires_grad=True) for _ in range(n)]
+    h = torch.tensor(rng.normal(0, 1, (2, 5)))
+    for w in layers:
+        h = torch.tanh(h @ w)
+    h.sum().backward()
+    return [h, *[w.grad for w in layers]]
+
+
+LOOPS: list[Step] = [
+    runge_kutta, runge_kutta_of_vectors, recurrent, recurrent_in_reverse, accumulation, newton, power_iteration,
+    two_steps_back, swap, inner_loops, all_states, descent, unrolled_descent, wide, gathers, random_numbers, in_place,
+    rows_written, lists_of_parameters,
+]  # fmt: skip
+
+
+def values(step: Step, n: int, tier: int) -> list[Any]:
+    torch.set_tier(tier)
+    return [torch.tensor(np.array(x.detach().numpy())) for x in step(n)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 12, 30])
+@pytest.mark.parametrize("step", LOOPS, ids=lambda f: f.__name__)
+def test_loops_give_the_bits_of_the_tape(step: Step, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "GAIN", 1)
+    for expected, got in zip(values(step, n, 0), values(step, n, 1), strict=True):
+        assert same_bits(expected, got)
