@@ -5,7 +5,6 @@ Tier 0 executes the tape as it is: it is the reference of all tests here.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 

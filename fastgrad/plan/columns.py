@@ -55,6 +55,7 @@ class Columns:
         self._reads: tuple[Any, Any] = (None, None)  # positions of reader and root of every reading of memory
         self._landed: Any = None
         self._used: Any = None  # slots that are handed back, kept or written
+        self._named: Any = None  # positions of all operands in the sequence
         self._codes: Any = None  # signature -> code of the operation
 
     @property

@@ -97,7 +97,8 @@ def _places(emit: Assembler, roll: Roll) -> None:
         size = aligned((len(initial) + roll.count) * row if step else row)
         if emit.saved_roots.isdisjoint(slots):
             kind, offset = ARENA, emit.arena.take(size)
-            emit.shared.update(dict.fromkeys(slots, [len(slots), offset, size]))
+            share = [len(slots), offset, size]  # one list for all of them
+            emit.shared.update([(slot, share) for slot in slots])
         else:
             kind, offset = KEPT, emit.kept_bytes
             emit.kept_bytes += size

@@ -11,6 +11,7 @@ iteration. `plan/repeat.py` writes the records. Start reading at `roll`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,12 @@ def _repeats(c: Columns, p: int) -> Any:
     result = np.zeros(n, bool)
     if 2 * p >= n:
         return result
-    like = (c.signature[p:] == c.signature[:-p]) & (c.inputs_read[p:] == c.inputs_read[:-p]).all(axis=1)
+    like = c.signature[p:] == c.signature[:-p]
+    if int(like.sum()) < GAIN:
+        return result
+    like &= (c.inputs_read[p:] == c.inputs_read[:-p]).all(axis=1)
+    if int(like.sum()) < GAIN:
+        return result
     moved = np.where(c.inputs_read[p:] == 0, c.reference[p:] - c.reference[:-p], 0)
     steady = (moved[p:] == moved[:-p]).all(axis=1)
     if c.offsets.shape[1]:
@@ -392,7 +398,7 @@ class _Stretch:
                 steps = np.diff(column)
                 if not ((steps > 0).all() or (steps < 0).all()):
                     return False
-                pairs |= {(min(a, b), max(a, b)) for a, b in zip(column[:-1], column[1:], strict=True)}
+                pairs |= {(min(a, b), max(a, b)) for a, b in pairwise(column)}
             else:
                 numbers = [c.section.bindings[x] for x in column]
                 key = (numbers[h], numbers[h + 1])
