@@ -509,6 +509,8 @@ def _walk_graph(
     one edge behind it.
     """
     tr = local.trace
+    if len(graph.entries) >= tr.limit:
+        tr.limit = tape.LONGER
     tape.room(tr)
     plain = not graph.hooks and not graph.functions and not graph.released
     structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, tr.grad_enabled)

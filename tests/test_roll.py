@@ -5,6 +5,7 @@ Tier 0 executes the tape as it is: it is the reference of all tests here.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from conftest import same_bits
 
 import fastgrad as torch
 from fastgrad import execute
+from fastgrad import recording as tape
 from fastgrad.plan import roll
 
 Step = Callable[[int], list[Any]]
@@ -270,4 +272,201 @@ def values(step: Step, n: int, tier: int) -> list[Any]:
 def test_loops_give_the_bits_of_the_tape(step: Step, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll, "GAIN", 1)
     for expected, got in zip(values(step, n, 0), values(step, n, 1), strict=True):
+        assert same_bits(expected, got)
+
+
+def fitted(x: Any, scale: float, n: int) -> Any:
+    """Value, and gradient by x, of a loop over a number that changes from call to call."""
+    y = x * scale
+    for i in range(n):
+        y = torch.sin(y) * x + scale * 0.5 + 0.01 * i
+    loss = (y * y).sum()
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize("n", [2, 5, 6, 17])
+def test_compiled_loops_give_the_bits_of_the_tape(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "GAIN", 1)
+    start = RNG.normal(0, 1, 4)
+    results = []
+    for tier in (0, 1):
+        torch.set_tier(tier)
+        x = torch.tensor(start, requires_grad=True)
+        step = torch.compile(lambda x, scale: fitted(x, scale, n))
+        found = []
+        for i in range(4):
+            x.grad = None
+            found += [step(x, 0.5 + i).detach().clone(), x.grad.clone()]
+        results.append(found)
+    for expected, got in zip(*results, strict=True):
+        assert same_bits(expected, got)
+
+
+# ---- that they are loops
+
+
+ROLLED = [
+    runge_kutta, runge_kutta_of_vectors, recurrent, recurrent_in_reverse, accumulation, newton, power_iteration,
+    two_steps_back, swap, inner_loops, wide, gathers, random_numbers, in_place,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ROLLED, ids=lambda f: f.__name__)
+def test_records_do_not_grow_with_the_number_of_iterations(
+    step: Step, plans: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tape.local.trace, "limit", 1 << 20)
+    counts = []
+    for n in (14, 44):
+        plans.clear()
+        values(step, n, 1)
+        assert sum([times for program in plans for _, times in program.rolled]) > n / 2
+        counts.append(max(program.count for program in plans))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("step", ROLLED, ids=lambda f: f.__name__)
+def test_tier_0_rolls_nothing(step: Step, plans: list[Any]) -> None:
+    values(step, 14, 0)
+    assert plans and not any(program.rolled for program in plans)
+
+
+# ---- programs at random, and programs that only look as if they repeated
+
+
+OPERATIONS = [
+    "torch.sin({a})", "{a} + {b}", "{a} * {b}", "{a} - {b} * 0.5", "torch.tanh({a}) * k", "{a} * (0.25 + 0.01 * i)",
+    "torch.where({a} > {b}, {a}, {b})", "{a} * {b}.sum() * 0.1", "{a} + rows[i]", "{a} * rows[n - 1 - i]", "(m @ {a}) * 0.3",
+    "{a}.flip(0)", "{a} + late[i]", "{a} * p", "torch.cat([{a}[1:], {b}[:1]])", "{a} - {a}.mean()", "{a} * float(i % 3)",
+]  # fmt: skip
+
+
+def body_at_random(rng: random.Random) -> str:
+    """The source of a loop over values of three elements: `h0`, `h1`, `h2` are carried, `t*` are made in an iteration."""
+    carried = [f"h{j}" for j in range(rng.randint(1, 3))]
+    lines, known = [], [*carried, "p"]
+    for j in range(rng.randint(1, 7)):
+        expression = rng.choice(OPERATIONS).format(a=rng.choice(known), b=rng.choice(known))
+        lines.append(f"t{j} = {expression}")
+        known.append(f"t{j}")
+    rng.shuffle(carried)
+    for name in carried:
+        lines.append(f"{name} = {rng.choice(known)} * {rng.choice(['0.5', 'k', 'p'])}")
+    if rng.random() < 0.3:
+        lines.append("total = total + t0.sum()")
+    if rng.random() < 0.3:
+        lines.append("states.append(t0)")
+    if rng.random() < 0.2:
+        lines.append(f"out[i] = {rng.choice(known)}.detach()")
+    odd = rng.choice(
+        ["", "", "", "if i == odd: h0 = h0 + p", "if i != odd: h0 = torch.cos(h0)", "if i % 2: h0 = h0 - p"]
+    )
+    if odd:
+        lines.insert(rng.randint(0, len(lines)), odd)
+    return "for i in range(n):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def run_at_random(seed: int, tier: int) -> list[Any]:
+    rng = random.Random(seed)
+    source, n = body_at_random(rng), rng.choice([2, 3, 4, 5, 6, 7, 9, 13, 21])
+    data = np.random.default_rng(seed)
+    torch.set_tier(tier)
+    dtype = rng.choice(["float64", "float32"])
+
+    def tensor(*shape: int, grad: bool = False) -> Any:
+        return torch.tensor(data.uniform(-1, 1, shape).astype(dtype), requires_grad=grad)
+
+    p, m = tensor(3, grad=True), tensor(3, 3, grad=rng.random() < 0.5)
+    names: dict[str, Any] = {
+        "torch": torch, "n": n, "p": p, "m": m, "k": 0.75, "odd": rng.randrange(n), "states": [],
+        "rows": tensor(n, 3, grad=rng.random() < 0.5), "late": [tensor(3, grad=rng.random() < 0.5) for _ in range(n)],
+        "total": tensor(), "out": tensor(n, 3), "h0": tensor(3), "h1": p * 0.5, "h2": tensor(3, grad=True) * 2,
+    }  # fmt: skip
+    exec(source, names)
+    if rng.random() < 0.3:
+        names["h0"].detach().numpy()  # the forward stretch runs by itself
+    loss = sum([(names[h] * names[h]).sum() for h in ("h0", "h1", "h2")], names["total"])
+    loss = loss + p.sum() + sum([s.sum() for s in names["states"]])
+    loss.backward()
+    wanted = [loss, names["h0"], names["out"], *names["states"][-2:], p.grad, m.grad, names["rows"].grad]
+    wanted += [leaf.grad for leaf in names["late"]]
+    return [torch.tensor(np.array(x.detach().numpy())) for x in wanted if x is not None]
+
+
+@pytest.mark.parametrize("first", range(0, 200, 10))
+def test_loops_at_random_give_the_bits_of_the_tape(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "GAIN", 1)
+    for seed in range(first, first + 10):
+        source = body_at_random(random.Random(seed))
+        expected, got = run_at_random(seed, 0), run_at_random(seed, 1)
+        assert len(expected) == len(got)
+        for left, right in zip(expected, got, strict=True):
+            assert same_bits(left, right), f"seed {seed}\n{source}"
+
+
+def test_most_loops_at_random_are_rolled(plans: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "GAIN", 1)
+    rolled = 0
+    for seed in range(1000, 1060):
+        plans.clear()
+        run_at_random(seed, 1)
+        rolled += any(program.rolled for program in plans)
+    assert rolled > 30
+
+
+def other_positions(n: int) -> list[Any]:
+    rows = data(n * n, 3, grad=True)
+    x = data(3)
+    for i in range(n):
+        x = torch.sin(x) * 0.5 + rows[i * i]
+    return [x]
+
+
+def other_operations(n: int) -> list[Any]:
+    x, rng = data(3), random.Random(3)
+    for _ in range(n):
+        x = rng.choice([torch.sin, torch.cos, torch.tanh, torch.exp])(x) * 0.5
+    return [x]
+
+
+def other_partners(n: int) -> list[Any]:
+    values, rng = [data(3), data(3)], random.Random(4)
+    for _ in range(n):
+        values.append(torch.sin(values[-1]) * rng.choice(values))
+    return [values[-1]]
+
+
+def all_of_before(n: int) -> list[Any]:
+    values = [data(3)]
+    for i in range(n):
+        values.append(torch.sin(values[-1]) * values[i // 2])
+    return [values[-1]]
+
+
+def other_shapes(n: int) -> list[Any]:
+    x = data(2)
+    for i in range(n):
+        x = torch.cat([torch.sin(x) * 0.5, x[i : i + 1]])
+    return [x]
+
+
+NOT_LOOPS = [other_positions, other_operations, other_partners, all_of_before, other_shapes]
+
+
+@pytest.mark.parametrize("step", NOT_LOOPS, ids=lambda f: f.__name__)
+def test_what_does_not_repeat_stays_as_it_is(step: Step, plans: list[Any]) -> None:
+    values(step, 13, 1)
+    assert not any(program.rolled for program in plans)
+
+
+@pytest.mark.parametrize("step", NOT_LOOPS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("gain", [1, 32])
+def test_what_does_not_repeat_has_the_same_bits(step: Step, gain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "GAIN", gain)
+    results = []
+    for tier in (0, 1):
+        monkeypatch.setitem(globals(), "RNG", np.random.default_rng(5))
+        results.append(values(step, 23, tier))
+    for expected, got in zip(*results, strict=True):
         assert same_bits(expected, got)

@@ -56,7 +56,6 @@ class Columns:
         self._landed: Any = None
         self._used: Any = None  # slots that are handed back, kept or written
         self._named: Any = None  # positions of all operands in the sequence
-        self._codes: Any = None  # signature -> code of the operation
 
     @property
     def executed(self) -> Any:
@@ -71,10 +70,6 @@ class Columns:
         """Of an entry's value."""
         node = self.section.entries[self.slots[k]]
         return node.shape, node.dtype
-
-    def with_operation(self, op: Any) -> Any:
-        """Which entries are of an operation."""
-        return self._codes[self.signature] == op.code
 
     def readers(self) -> Any:
         """How many operands name each entry, what the section hands on included."""
@@ -115,7 +110,6 @@ def columns(section: Section) -> Columns:
     root: list[int] = []
     root_slot: list[int] = []
     signatures: dict[Any, int] = {}
-    codes: list[int] = []
     kinds: dict[Any, int] = {}
     numbers: dict[int, str | None] = {}  # slot of what is a Python number's cell, seen from anywhere -> its dtype code
     signature: list[int] = []
@@ -163,10 +157,7 @@ def columns(section: Section) -> Columns:
             key = (key, slot)  # never repeats
         elif getattr(op, "fallible", False):
             key = (key, node.line)
-        number_of = signatures.setdefault(key, len(codes))
-        if number_of == len(codes):
-            codes.append(op.code)
-        signature.append(number_of)
+        signature.append(signatures.setdefault(key, len(signatures)))
         classes, references = [], []
         for x in operands:
             at = position[x]
@@ -217,7 +208,6 @@ def columns(section: Section) -> Columns:
     c._reads = np.array(reader, np.int64), np.array(read_root, np.int64)
     c.read_slots = np.array(read_slot, np.int64)
     c._named = np.array(named, np.int64)
-    c._codes = np.array(codes, np.int64)
     used = [position[section.canonical(x)] for x in (*section.want, *section.save, *section.writes.values())]
     c._used = np.array([x for x in used if x >= 0], np.int64)
     c.sinks = np.array([root[x] for x in used if x >= 0 and root[x] >= 0], np.int64)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ..kernels.loops import BLOCK
-from ..ops import elementwise
 from .columns import Columns, columns
 from .section import Section
 
@@ -88,16 +87,15 @@ def roll(section: Section, refused: frozenset[int] = frozenset()) -> Rolled | No
 
 
 def _early(c: Columns) -> Any:
-    """An order in which what belongs to an iteration stands in it. Sums stand behind their younger operand, where they are the
-    only reader of both: parts of a gradient are added up as they come, and not at the end. Views stand before their first
+    """An order in which what belongs to an iteration stands in it. What takes two values and is the only reader of both stands
+    behind the younger one: parts of a gradient are added up as they come, and not at the end. Views stand before their first
     reader, which may be an iteration of another loop than the one that computes what they show."""
     n = len(c.slots)
-    adds = c.with_operation(elementwise.add) & (c.inputs_read[:, :2] == 0).all(axis=1)
     single = c.readers() == 1
     place = list(range(n))
-    a, b = c.reference[:, 0], c.reference[:, 1]
-    chosen = np.flatnonzero(adds)
-    chosen = chosen[single[a[chosen]] & single[b[chosen]]]
+    a, b = [np.where(c.inputs_read[:, m] == 0, c.reference[:, m], 0) for m in (0, 1)]
+    pairs = c.elementwise & c.executed & (c.inputs_read[:, :2] == 0).all(axis=1) & (c.inputs_read[:, 2] < 0)
+    chosen = np.flatnonzero(pairs & single[a] & single[b] & (c.size[a] == c.size) & (c.size[b] == c.size))
     for k, x, y in zip(chosen.tolist(), a[chosen].tolist(), b[chosen].tolist(), strict=True):
         place[k] = max(place[x], place[y])
     keys = np.stack((np.array(place), np.arange(n)), axis=1)
