@@ -24,6 +24,7 @@ SHORTEST = 4  # iterations below which a loop is not worth one
 GAIN = 32  # entries that a loop must save
 DEPTH = 4  # iterations over which a value may be carried
 PERIODS = 12  # candidates for a period that are tried, for each width of the window that looks for them
+STRAIGHT = 4  # what an entry outside of the loop costs, in values carried from one iteration to the next
 FUSED = 4096  # entries up to which a stretch of large elementwise entries stays as it is: it becomes few, wide loops
 
 
@@ -220,6 +221,10 @@ class _Stretch:
         self.c = c
         self.period = period
         self.found = found
+        self.initial: dict[
+            tuple[int, int], int
+        ] = {}  # (position, iterations before the first one) -> slot of the value
+        start = self._extended(start)
         self.start = start + self._rotation(start, end)
         self.count = (end - self.start) // period
         while self.count >= SHORTEST:
@@ -232,8 +237,23 @@ class _Stretch:
         if self.count < SHORTEST or _gain(c, self.start, self.end, period) < GAIN or not self._pays():
             self.count = 0
 
+    def _extended(self, start: int) -> int:
+        """Where the region starts if its first iteration may find other values where later ones find those carried on."""
+        c, p = self.c, self.period
+        low = max(start - p, self.found[-1].end if self.found else 0)
+        here, after, then = slice(low, start), slice(low + p, start + p), slice(low + 2 * p, start + 2 * p)
+        read = c.inputs_read[after]
+        moved = c.reference[then] - c.reference[after]
+        equal = (c.inputs_read[here] == read) & ((c.reference[after] - c.reference[here] == moved) | (read != 0))
+        first = (read == 0) & (moved == p) & (c.inputs_read[here] >= 0)
+        good = (c.signature[here] == c.signature[after]) & (equal | first).all(axis=1)
+        if c.offsets.shape[1]:
+            good &= (c.offsets[then] - c.offsets[after] == c.offsets[after] - c.offsets[here]).all(axis=1)
+        bad = np.flatnonzero(~good)
+        return low + (int(bad[-1]) + 1 if len(bad) else 0)
+
     def _rotation(self, start: int, end: int) -> int:
-        """Where in the period to begin: where the fewest values are carried on."""
+        """Where in the period to begin: where few values are carried on, and few entries stay outside of the loop."""
         c, p = self.c, self.period
         own = slice(end - p, end)
         reference = c.reference[own]
@@ -250,22 +270,23 @@ class _Stretch:
         np.add.at(crossing, at + 1 + farthest[at] % p, -1)
         values = np.cumsum(crossing[:-1])
         values = values[:p] + values[p:]
-        spare = (end - start) % p
-        if (end - start) // p <= 2 * SHORTEST:
-            values = values[: spare + 1]
+        values *= (end - start) // p
+        values[(end - start) % p + 1 :] += STRAIGHT * p  # an iteration less in the loop
         return int(np.argmin(values))
 
-    def _moves(self) -> tuple[Any, Any]:
-        """References of the first iteration's operands, and by how much each moves from one iteration to the next."""
-        s, p = self.start, self.period
-        reference = self.c.reference[s : s + p]
-        return reference, self.c.reference[s + p : s + 2 * p] - reference
+    def _moves(self) -> tuple[Any, Any, Any]:
+        """Of the operands of an iteration: kinds of inputs, by how much each moves from one iteration to the next, and where it
+        would be in the first one."""
+        c, s, p = self.c, self.start, self.period
+        after = c.reference[s + p : s + 2 * p]
+        moved = c.reference[s + 2 * p : s + 3 * p] - after
+        return c.inputs_read[s + p : s + 2 * p], moved, after - moved
 
     def _range(self) -> tuple[int, int]:
         """The iterations that can be part of a loop, of those that are left."""
-        c, s, p, n = self.c, self.start, self.period, self.count
-        reference, moved = self._moves()
-        inside = c.inputs_read[s : s + p] == 0
+        s, p, n = self.start, self.period, self.count
+        read, moved, reference = self._moves()
+        inside = read == 0
         first, last = 0, n
         still = inside & (moved == 0) & (reference >= s)
         if still.any():  # a value of the first iterations that later ones read, too
@@ -282,14 +303,14 @@ class _Stretch:
         first = max(first, int(max(strange[strange < n // 2], default=-1)) + 1)
         last = min(last, int(min(strange[strange > n // 2], default=n)))
         if first == 0:
-            first = self._beginning(reference[own])
+            first = self._beginning(own)
         return (first, last) if last > first else (0, 0)
 
     def _input_slots(self) -> tuple[Any, Any]:
         """Slots of all operands' roots, by iteration, position and operand, and which of them are inputs."""
         c, s, p, n = self.c, self.start, self.period, self.count
         reference = c.reference[s : s + n * p].reshape(n, p, -1)
-        read = c.inputs_read[s : s + p]
+        read = c.inputs_read[s : s + n * p].reshape(n, p, -1)
         slots = np.where(read > 0, reference, c.root_slot[np.where(read > 0, 0, reference)])
         return slots, c.is_input[slots] & (read >= 0)
 
@@ -307,22 +328,49 @@ class _Stretch:
                 return max(low, 0), min(high, self.count)
         return 0, 0
 
-    def _beginning(self, reference: Any) -> int:
+    def _beginning(self, own: Any) -> int:
         """0 if what the first iterations read from before the loop can stand for values carried, else 1."""
         c, s, p = self.c, self.start, self.period
-        for at in np.unique(reference[reference < s]).tolist():
-            here = at + -((at - s) // p) * p
-            if c.shape_and_type(at) != c.shape_and_type(here):
-                return 1
-            root, before = int(c.root[here]), int(c.root[at])
-            if root == here:
-                continue
-            # A view of it: the same one, of the same value some iterations before.
-            if c.signature[at] != c.signature[here] or (root < 0) != (before < 0):
-                return 1
-            if root >= 0 and (root - before != here - at or c.shape_and_type(root) != c.shape_and_type(before)):
-                return 1
+        read, _, virtual = self._moves()
+        actual, kinds = c.reference[s : s + p], c.inputs_read[s : s + p]
+        other = (read == 0) & ((actual != virtual) | (kinds != 0))
+        if (other & ~(own & (virtual < s))).any():
+            return 1
+        self.initial = {}
+        for i in range(DEPTH):
+            early = own & (virtual + i * p < s)
+            at = c.reference[s + i * p : s + (i + 1) * p][early].tolist()
+            kind = c.inputs_read[s + i * p : s + (i + 1) * p][early].tolist()
+            for value, is_input, place in zip(at, kind, (virtual[early] + i * p).tolist(), strict=True):
+                if not self._starts(value, is_input > 0, place):
+                    return 1
         return 0
+
+    def _starts(self, at: int, is_input: bool, place: int) -> bool:
+        """Note the value that an early iteration reads where a later one reads a carried one; False if it can't be that.
+        `at` is where it lies, `place` where the value carried would."""
+        c, s, p = self.c, self.start, self.period
+        back = -((place - s) // p)
+        here = place + back * p
+        root = int(c.root[here])
+        if root == here:
+            slot = at if is_input else c.slots[at]
+            node = c.section.entries[slot]
+            return (node.shape, node.dtype) == c.shape_and_type(here) and self._first((here - s) % p, back, slot)
+        # A view of it: the same one, of the same value some iterations before.
+        if is_input or at != place or c.signature[at] != c.signature[here] or (root < 0) != (c.root[at] < 0):
+            return False
+        before = int(c.root[at])
+        if root < s or root < 0:
+            return root < 0 or root - before == here - at
+        return (
+            root - before == here - at
+            and c.shape_and_type(root) == c.shape_and_type(before)
+            and self._first((root - s) % p, back, c.slots[before])
+        )
+
+    def _first(self, position: int, back: int, slot: int) -> bool:
+        return self.initial.setdefault((position, back), slot) == slot
 
     def _pays(self) -> bool:
         """False for what is better off as it is: stretches that wide block-wise loops take up, and those that mostly write
@@ -370,7 +418,7 @@ class _Stretch:
 
     def _initial(self, position: int, depth: int) -> list[int]:
         at = self.start + position
-        return [self.c.slots[at - t * self.period] for t in range(depth, 0, -1)]
+        return [self.initial.get((position, t), self.c.slots[at - t * self.period]) for t in range(depth, 0, -1)]
 
     def _outside(self, reader: Any, root: Any, lasting: Any) -> None:
         """Count what iterations read that are not written down: all but `depth` and the next one."""
