@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -321,7 +322,7 @@ def test_records_do_not_grow_with_the_number_of_iterations(
     for n in (14, 44):
         plans.clear()
         values(step, n, 1)
-        assert sum([times for program in plans for _, times in program.rolled]) > n / 2
+        assert sum([times for program in plans for _, times, _ in program.rolled]) > n / 2
         counts.append(max(program.count for program in plans))
     assert counts[0] == counts[1]
 
@@ -470,3 +471,111 @@ def test_what_does_not_repeat_has_the_same_bits(step: Step, gain: int, monkeypat
         results.append(values(step, 23, tier))
     for expected, got in zip(*results, strict=True):
         assert same_bits(expected, got)
+
+
+# ---- what else must hold
+
+
+def test_an_error_in_a_loop_names_the_line(plans: list[Any]) -> None:
+    torch.set_tier(1)
+    table, index = data(9, 3, grad=True), torch.tensor([1, 4])
+    h = torch.zeros(2, 3, dtype=torch.float64)
+    for i in range(20):
+        h = torch.tanh(h + table[index + i])  # the line
+    with pytest.raises(IndexError, match=r"index \d+ is out of bounds for dimension 0 with size 9") as caught:
+        h.sum().item()
+    assert any(program.rolled for program in plans)
+    line = 1 + next(k for k, text in enumerate(Path(__file__).read_text().split("\n")) if text.endswith("# the line"))
+    assert f"{__file__}:{line}" in str(caught.value)
+
+
+def test_values_that_only_pass_through_are_not_stacked(plans: list[Any]) -> None:
+    torch.set_tier(1)
+    x, y = data(1000), data(1000)
+    for _ in range(50):
+        x, y = torch.sin(x) + y * 0.5, torch.cos(y) - x * 0.25
+    assert torch.isfinite(x.sum() + y.sum())
+    ((_, times, nbytes),) = [loop for program in plans for loop in program.rolled]
+    assert times > 45
+    assert nbytes <= 2 * 8064
+    assert sum(program.arena_bytes for program in plans) < 20 * 8064
+
+
+def test_memory_of_a_gradient_is_a_row_for_each_value_that_is_read_again(plans: list[Any]) -> None:
+    torch.set_tier(1)
+    a = data(1000, grad=True)
+    x = a * 1.0
+    for _ in range(50):
+        x = torch.sin(x)
+    x.sum().backward()
+    assert torch.isfinite(a.grad).all()
+    assert sum(nbytes for program in plans for _, _, nbytes in program.rolled) < 54 * 8064
+
+
+def test_numbers_may_change_from_run_to_run(plans: list[Any]) -> None:
+    def run(factor: float) -> list[Any]:
+        x = torch.tensor([0.5, 0.25], dtype=torch.float64, requires_grad=True)
+        y = x * 1.0
+        for i in range(20):
+            y = torch.sin(y * (factor + 0.01 * i)) + factor
+        y.sum().backward()
+        return [y, x.grad]
+
+    torch.set_tier(1)
+    got = [run(factor) for factor in (0.5, 0.75, -1.0)]
+    for y, g in got:
+        assert np.isfinite(y.detach().numpy()).all() and np.isfinite(g.numpy()).all()
+    assert any(program.rolled for program in plans)
+    torch.set_tier(0)
+    for found, factor in zip(got, (0.5, 0.75, -1.0), strict=True):
+        assert all(same_bits(a, b) for a, b in zip(found, run(factor), strict=True))
+
+
+def test_a_backward_through_a_full_trace_makes_traces_longer(spent: Any) -> None:
+    def step() -> Any:
+        w = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        x = w
+        for _ in range(1500):
+            x = torch.sin(x) * 0.9 + w
+        x.backward()
+        return w.grad
+
+    def measured() -> tuple[int, Any]:
+        count = spent()
+        g = step()
+        bits = g.numpy().tobytes()
+        return count["runs"], bits
+
+    first, bits = measured()
+    assert first > 1
+    second, again = measured()
+    assert second == 1 and again == bits
+
+
+def test_planning_takes_time_in_proportion(plans: list[Any]) -> None:
+    """Twenty times the iterations are not much more than twenty times the work: nothing is compared with everything else."""
+    import time
+
+    def seconds(n: int) -> float:
+        @torch.compile
+        def step(x: Any) -> Any:
+            y = x
+            for _ in range(n):
+                y = torch.sin(y * 0.5) + torch.cos(y) * x
+            return y
+
+        best = 1e9
+        arguments: list[Any] = []
+        original = torch.compiled.plan
+        torch.compiled.plan = lambda *given, **options: arguments.append(given) or original(*given, **options)
+        try:
+            step(torch.tensor([0.5, 0.25]))
+        finally:
+            torch.compiled.plan = original
+        for _ in range(3):
+            start = time.process_time()
+            original(*arguments[0])
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(4000) < 60 * max(seconds(200), 0.002)

@@ -80,7 +80,7 @@ class Assembler:
         ] = {}  # slot -> [values that are still needed, offset, bytes] of its loop's buffer
         self.copies: list[tuple[int, int]] | None = None  # ranges to give back after an iteration
         self.in_row: dict[int, int] = {}  # address of a cell in a row -> address of the row
-        self.rolled: list[tuple[int, int]] = []  # entries and iterations of counted loops
+        self.rolled: list[tuple[int, int, int]] = []  # entries, iterations and bytes of buffers of counted loops
         self._scratch: list[tuple[int, int]] = []
         self._node: Any = None
         self.error_cell: Any = None

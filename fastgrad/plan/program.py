@@ -93,7 +93,7 @@ class Program:
         self.kept = assembler.kept
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
-        self.rolled = assembler.rolled
+        self.rolled = assembler.rolled  # (entries of an iteration, iterations, bytes of their buffers) of counted loops
         self.products = assembler.largest_product
 
     def bind(

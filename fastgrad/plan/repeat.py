@@ -52,7 +52,7 @@ def number(emit: Assembler, slot: int, code: str) -> int:
 
 def write(emit: Assembler, roll: Roll) -> None:
     """Write a loop's record, and those of its body behind the main ones."""
-    _places(emit, roll)
+    stacked = _places(emit, roll)
     copied = _copied(emit, roll)
     outer = emit.records, emit.bodies
     written = []
@@ -76,7 +76,7 @@ def write(emit: Assembler, roll: Roll) -> None:
             root = emit.root(slot)
             emit.remaining[root] -= times - 1
             emit._done(root)
-    emit.rolled.append((roll.period, roll.count))
+    emit.rolled.append((roll.period, roll.count, stacked))
 
 
 def _rows(emit: Assembler, words: list[Any]) -> tuple[str, int]:
@@ -86,8 +86,10 @@ def _rows(emit: Assembler, words: list[Any]) -> tuple[str, int]:
     return ("body", first)
 
 
-def _places(emit: Assembler, roll: Roll) -> None:
-    """Make the buffers of values that outlive their iteration, and fill in what the first iteration finds there."""
+def _places(emit: Assembler, roll: Roll) -> int:
+    """Make the buffers of values that outlive their iteration, and fill in what the first iteration finds there; returns their
+    bytes."""
+    total = 0
     for position, initial in [*roll.stacked.items(), *roll.kept.items()]:
         slots = roll.slots[position :: roll.period]
         node = emit.entries[slots[0]]
@@ -95,6 +97,7 @@ def _places(emit: Assembler, roll: Roll) -> None:
         row = row if row < ALIGNMENT else aligned(row)
         step = row if position in roll.stacked else 0
         size = aligned((len(initial) + roll.count) * row if step else row)
+        total += size
         if emit.saved_roots.isdisjoint(slots):
             kind, offset = ARENA, emit.arena.take(size)
             share = [len(slots), offset, size]  # one list for all of them
@@ -106,6 +109,7 @@ def _places(emit: Assembler, roll: Roll) -> None:
             emit._load((kind, 0, offset + i * step), slot, emit.place_of(slot), node.numel)
         start = offset + len(initial) * step
         emit.rows.update(zip(slots, [(kind, 0, start + i * step) for i in range(roll.count)], strict=True))
+    return total
 
 
 def _copied(emit: Assembler, roll: Roll) -> list[int]:
