@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from .repeat import Unlike
 from .roll import Rolled, roll, units
 from .section import Section
 from .simplify import simplify
+
+
+MANY = 2000  # entries of a large plan
 
 
 def plan(
@@ -29,13 +33,24 @@ def plan(
     A guarded program lands nothing in leaves' memory before all else is computed, so that it can be dropped until then.
     `fixed` are the slots of Python numbers that will never change, and their values.
     """
-    section = Section(entries, writes, want, save, fixed)
-    if tier > 0:
-        simplify(section)
     tape.statistics["planned"] += 1
+    collecting = len(entries) > MANY and gc.isenabled()
+    if collecting:
+        gc.disable()  # a plan makes many objects and no cycles: looking for some took half of the time
+    try:
+        section = Section(entries, writes, want, save, fixed)
+        if tier > 0:
+            simplify(section)
+        return _planned(section, tier, guarded)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _planned(section: Section, tier: int, guarded: bool) -> Program:
     refused: frozenset[int] = frozenset()
+    order = section.order
     while True:
-        order = section.order
         rolled = roll(section, refused) if tier > 0 else None
         try:
             return Program(_assembled(section, rolled, tier, guarded))

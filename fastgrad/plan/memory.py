@@ -6,7 +6,7 @@ down: first fit in a list of gaps. `Words` is memory for tables, constants and P
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,8 +57,8 @@ class Arena:
         """Take a range back."""
         gaps = self._gaps
         nbytes = aligned(nbytes)
-        insort(gaps, (offset, nbytes))
-        i = gaps.index((offset, nbytes))
+        i = bisect_left(gaps, (offset, nbytes))
+        gaps.insert(i, (offset, nbytes))
         if i + 1 < len(gaps) and offset + nbytes == gaps[i + 1][0]:
             gaps[i : i + 2] = [(offset, nbytes + gaps[i + 1][1])]
         if i > 0 and gaps[i - 1][0] + gaps[i - 1][1] == offset:
