@@ -15,7 +15,6 @@ from .roll import Rolled, roll, units
 from .section import Section
 from .simplify import simplify
 
-
 MANY = 2000  # entries of a large plan
 
 
