@@ -170,7 +170,7 @@ class Trace:
 
     __slots__ = (
         "addresses", "arena", "capture", "constants", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks", "inference", "known", "leaves",
-        "limit", "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
+        "lengthened", "limit", "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -181,6 +181,7 @@ class Trace:
         self.capture: Any = None  # what `compile` is writing down, while it records
         self.lock = threading.RLock()
         self.limit = LIMIT
+        self.lengthened = 0  # how often that was not enough for a backward pass
         self.nodes = 0
         self.strangers = 0  # new programs in a row without one that came back
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
@@ -384,6 +385,8 @@ def room(tr: Trace) -> None:
     """Run the trace if it is full, before anything else is recorded on it."""
     node = tr.real
     if (node.end >= tr.limit or node.leaf_bytes > LEAF_BYTES) and not tr.static and tr.capture is None:
+        if node.end >= LONGER:
+            tr.limit = LIMIT  # a program without end: short traces are found again sooner
         flush(tr)
 
 

@@ -509,8 +509,9 @@ def _walk_graph(
     one edge behind it.
     """
     tr = local.trace
-    if len(graph.entries) >= tr.limit:
+    if len(graph.entries) >= tr.limit and tr.lengthened < 3:
         tr.limit = tape.LONGER
+        tr.lengthened += 1
     tape.room(tr)
     plain = not graph.hooks and not graph.functions and not graph.released
     structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, tr.grad_enabled)

@@ -1051,11 +1051,12 @@ class Generator:
             return False
         start, name = f"{self.use(a)} * {self.scalar('any')}", f"h{self.number()}"
         h = self.new(start, a.shape, a.dtype, 2 * a.bound, [a], name=name)
-        long = self.rng.random() < 0.4  # enough iterations for a plan to roll them up
-        count = self.rng.randint(8, 16) if long else self.rng.randint(2, 6)
+        rng = random.Random(self.seed)  # draws of its own: the other programs stay what they were
+        long = rng.random() < 0.4  # enough iterations for a plan to roll them up
+        count = rng.randint(8, 16) if long else rng.randint(2, 6)
         rows = None
-        if self.rng.random() < 0.5 and h.size <= 300:
-            rows = self.leaf((count, *h.shape), grad=self.rng.random() < 0.5, dtype=h.dtype)
+        if rng.random() < 0.5 and h.size <= 300:
+            rows = self.leaf((count, *h.shape), grad=rng.random() < 0.5, dtype=h.dtype)
         with self.block(loop=True) as body:
             for _ in range(self.rng.randint(0, 3)):
                 self.step(self.actions())
@@ -1063,8 +1064,8 @@ class Generator:
             form = self.rng.choice(["torch.tanh({a} * {any} + {b})", "torch.sin({a}) + {b} * {any}", "{a} * 0.5 + {b}"])
             parents = [h, b]
             if rows is not None:
-                at = self.rng.choice(["[i]", f"[{count - 1} - i]", "[i // 2]"])
-                form = self.rng.choice(["torch.tanh({a} + {b} * {c}%s)", "{a} * 0.5 + {b} * {any} + {c}%s"]) % at
+                at = rng.choice(["[i]", f"[{count - 1} - i]", "[i // 2]"])
+                form = rng.choice(["torch.tanh({a} + {b} * {c}%s)", "{a} * 0.5 + {b} * {any} + {c}%s"]) % at
                 parents.append(rows)
             expression = self.fill(form, a=h, b=b, **({} if rows is None else {"c": rows}))
             bound = 2 * (h.bound + b.bound) + (0 if rows is None else rows.bound)
