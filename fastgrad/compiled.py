@@ -22,6 +22,7 @@ from .functions.views import place
 from .kernels import background
 from .names import Names
 from .plan.build import plan
+from .plan.section import inputs
 from .recording import Signature, Storage, Trace, local, statistics
 from .specialize import HELD, is_simple, specialize
 from .tensor import Tensor
@@ -178,7 +179,7 @@ class Replay:
         # and where the memory that is written is found in other calls
         self.written_at = [capture.by_storage.get(storage, ("storage", storage)) for storage in tr.written]
         self._check_escapes(tr)
-        self.ready = _prepare(tr, want, roots, bool(self.guards))
+        self.ready = _prepare(tr, want, roots, bool(self.guards), capture)
         self.traced = _Traced(tr) if roots else None
         self.addresses = [0] * len(capture.places)
         by_kind: dict[str, list[tuple[int, Any, Any]]] = {"argument": [], "gradient": [], "tensor": []}
@@ -503,11 +504,12 @@ def _is_new(t: Tensor, tr: Trace) -> bool:
     return t._at[0] == tr.epoch and type(t._meta) is not Signature
 
 
-def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool) -> Ready:
+def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool, capture: Capture) -> Ready:
     entries = list(tr.entries())
     writes = execute.writes_of(tr)
     save, readers = reverse.saved_slots(entries, roots, tr.released)
-    program = plan(entries, writes, want, save, execute._forced[0], guarded)
+    fixed = {s: tr.scalars[n] for s, n in inputs(entries)[1].items() if n not in capture.sources}
+    program = plan(entries, writes, want, save, execute._forced[0], guarded, fixed)
     specs = [(entries[s].numel, entries[s].dtype) for s in want]
     return Ready(program, specs, [(s, entries[s], program.kept[s]) for s in sorted(save)], readers)
 

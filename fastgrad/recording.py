@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 LIMIT = 4096  # entries a trace may hold before it is run
+LONGER = (
+    65_536  # the same in a thread that has walked back through a trace that was full: it is better off with whole ones
+)
 LEAF_BYTES = 1 << 30  # bytes of inputs a trace may keep alive
 CACHE_NODES = 100_000  # nodes of one thread's tree before it is dropped and grown again
 STALE = (-1, -1)
@@ -167,7 +170,7 @@ class Trace:
 
     __slots__ = (
         "addresses", "arena", "capture", "constants", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks", "inference", "known", "leaves",
-        "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
+        "lengthened", "limit", "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -177,6 +180,8 @@ class Trace:
         self.static = 0  # depth of composites and rules being recorded, in which Python numbers are constants
         self.capture: Any = None  # what `compile` is writing down, while it records
         self.lock = threading.RLock()
+        self.limit = LIMIT
+        self.lengthened = 0  # how often that was not enough for a backward pass
         self.nodes = 0
         self.strangers = 0  # new programs in a row without one that came back
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
@@ -395,7 +400,9 @@ def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
 def room(tr: Trace) -> None:
     """Run the trace if it is full, before anything else is recorded on it."""
     node = tr.real
-    if (node.end >= LIMIT or node.leaf_bytes > LEAF_BYTES) and not tr.static and tr.capture is None:
+    if (node.end >= tr.limit or node.leaf_bytes > LEAF_BYTES) and not tr.static and tr.capture is None:
+        if node.end >= LONGER:
+            tr.limit = LIMIT  # a program without end: short traces are found again sooner
         flush(tr)
 
 
@@ -425,7 +432,7 @@ def apply_slow(tr: Trace, op: Operation, operands: Sequence[Tensor], attrs: Any)
         start = tr.real
         node = op.record(tr, key, slots, [t._meta for t in operands], attrs)
         start.next[key] = node
-        if node.end >= LIMIT or node.leaf_bytes > LEAF_BYTES:
+        if node.end >= tr.limit or node.leaf_bytes > LEAF_BYTES:
             _bound(tr)
     else:
         tr.node = node if type(tr.node) is not Urgent else Urgent(node)
@@ -436,7 +443,7 @@ def apply_slow(tr: Trace, op: Operation, operands: Sequence[Tensor], attrs: Any)
 
 def _bound(tr: Trace) -> None:
     node = tr.real
-    if node.end >= LIMIT or node.leaf_bytes > LEAF_BYTES:
+    if node.end >= tr.limit or node.leaf_bytes > LEAF_BYTES:
         node.next = _NeverButKept(node.next)
 
 

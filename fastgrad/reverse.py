@@ -383,6 +383,7 @@ def _run(
         where = _region_of(tr, t)
         if where is not None:
             by_region.setdefault(where[0], {})[where[1]] = t
+    full = 0  # traces that were cut because they were full
     while starts:
         region = max(starts, key=lambda r: r.order if r is not None else 1 << 62)
         start = starts.pop(region)
@@ -390,6 +391,7 @@ def _run(
         if region is None:
             at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create)
         else:
+            full += len(region.entries) >= tape.LIMIT
             at_sources, kept = _walk_graph(region, start, frozenset(keep), retain)
         for slot, g in kept.items():
             if accumulate:
@@ -406,6 +408,9 @@ def _run(
                 starts.setdefault(origin[0], {}).setdefault(origin[1], []).extend(parts)
             else:
                 _reach(leaves, source, parts)
+    if 0 < full < tape.LONGER // tape.LIMIT - 1 and tr.lengthened < 3:  # next time, they fit into one
+        tr.limit = tape.LONGER
+        tr.lengthened += 1
     for leaf, parts in leaves.values():
         if wanted is None or id(leaf) in wanted:
             g = _arrive(leaf, total(parts), accumulate, create)

@@ -28,6 +28,8 @@ def _settings() -> Iterator[None]:
     threads = fastgrad.get_num_threads()
     tier = fastgrad.execute._forced[0]
     fastgrad.manual_seed(0)
+    trace = fastgrad.recording.local.trace
+    trace.limit, trace.lengthened = fastgrad.recording.LIMIT, 0
     yield
     fastgrad.set_num_threads(threads)
     fastgrad.set_tier(tier)

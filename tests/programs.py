@@ -1058,16 +1058,28 @@ class Generator:
             return False
         start, name = f"{self.use(a)} * {self.scalar('any')}", f"h{self.number()}"
         h = self.new(start, a.shape, a.dtype, 2 * a.bound, [a], name=name)
+        rng = random.Random(self.seed)  # draws of its own: the other programs stay what they were
+        long = rng.random() < 0.4  # enough iterations for a plan to roll them up
+        count = rng.randint(8, 16) if long else rng.randint(2, 6)
+        rows = None
+        if rng.random() < 0.5 and h.size <= 300:
+            rows = self.leaf((count, *h.shape), grad=rng.random() < 0.5, dtype=h.dtype)
         with self.block(loop=True) as body:
             for _ in range(self.rng.randint(0, 3)):
                 self.step(self.actions())
             b = self.operand(h.shape, into=True, dtype=h.dtype)
             form = self.rng.choice(["torch.tanh({a} * {any} + {b})", "torch.sin({a}) + {b} * {any}", "{a} * 0.5 + {b}"])
-            expression = self.fill(form, a=h, b=b)
-            carried = self.new(expression, h.shape, h.dtype, 2 * (h.bound + b.bound), [h, b], name=h.name)
+            parents = [h, b]
+            if rows is not None:
+                at = rng.choice(["[i]", f"[{count - 1} - i]", "[i // 2]"])
+                form = rng.choice(["torch.tanh({a} + {b} * {c}%s)", "{a} * 0.5 + {b} * {any} + {c}%s"]) % at
+                parents.append(rows)
+            expression = self.fill(form, a=h, b=b, **({} if rows is None else {"c": rows}))
+            bound = 2 * (h.bound + b.bound) + (0 if rows is None else rows.bound)
+            carried = self.new(expression, h.shape, h.dtype, bound, parents, name=h.name)
             carried.bound = min(carried.bound, 30)
             carried.history |= h.history
-        self.emit(f"for _ in range({self.rng.randint(2, 6)}):", body)
+        self.emit(f"for i in range({count}):", body)
         return None
 
     def make_branch(self) -> Any:

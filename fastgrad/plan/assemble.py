@@ -22,8 +22,9 @@ from ..kernels.sweep import RECORD_BYTES, WORDS
 from ..ops import arrays
 from ..ops.arrays import contiguous_strides
 from ..ops.table import Elementwise
+from . import repeat
 from .loop import LoopUnit, merge
-from .memory import Arena, Words, aligned
+from .memory import NUMPY, Arena, Words, aligned, fill
 from .section import Section, is_contiguous
 
 ARENA, BINDING, OUTPUT, KEPT, FIXED = range(5)
@@ -72,8 +73,18 @@ class Assembler:
         self.kept: dict[int, Place] = {}
         self.sizes: dict[int, int] = {}  # root slot -> bytes in the arena
         self.cells: list[tuple[int, Any, str]] = []  # (number of the Python number, cell, dtype code)
-        self.lines: dict[int, Any] = {}  # record -> node, of records that may fail
+        self.lines: dict[int, Any] = {}  # number -> node, of records that may fail
         self._numbers: dict[tuple[int, str], int] = {}
+        self._tables: dict[tuple[int, ...], int] = {}
+        self._failing: dict[Any, int] = {}
+        self.families: dict[int, Sequence[int]] = {}  # Python number -> those whose cells stand in a row with its own
+        self.rows: dict[int, Reference] = {}  # slot -> where it lies, of values that a counted loop has a place for
+        self.shared: dict[
+            int, list[int]
+        ] = {}  # slot -> [values that are still needed, offset, bytes] of its loop's buffer
+        self.copies: list[tuple[int, int]] | None = None  # ranges to give back after an iteration
+        self.in_row: dict[int, int] = {}  # address of a cell in a row -> address of the row
+        self.rolled: list[tuple[int, int, int]] = []  # entries, iterations and bytes of buffers of counted loops
         self._scratch: list[tuple[int, int]] = []
         self._node: Any = None
         self.error_cell: Any = None
@@ -125,6 +136,11 @@ class Assembler:
             size = self.sizes.pop(root, None)
             if size is not None:
                 self.arena.give(self.places[root].reference[2], size)  # type: ignore[index]
+            elif root in self.shared:
+                share = self.shared[root]
+                share[0] -= 1
+                if share[0] == 0:
+                    self.arena.give(share[1], share[2])
 
     # ---- places
 
@@ -139,9 +155,11 @@ class Assembler:
     def _resolve(self, slot: int) -> Place:
         node = self.entries[slot]
         op = node.op
+        if slot in self.rows:
+            return Place(slot, self.rows[slot], contiguous_strides(node.shape), None, True)
         if slot in self.section.folded:
-            cell, address = self.words.cell(_NUMPY[node.dtype.code])
-            cell[:] = self.section.folded[slot]
+            word = self.section.folded[slot].tobytes().ljust(8, b"\0")
+            address = self.table(struct.unpack("<q", word))
             return Place(slot, (FIXED, 0, address), contiguous_strides(node.shape), None)
         if op is tape.LEAF or (op is tape.ALIAS and node.attrs[2] is None):
             strides = (
@@ -192,6 +210,8 @@ class Assembler:
         )
         if reference[0] == KEPT:
             self.kept_bytes += size
+        elif self.copies is not None:
+            self.copies.append((reference[2], size))
         self._load(reference, slot, self.place_of(slot), node.numel)
         return Place(self.place_of(slot).root, reference, contiguous_strides(node.shape), None)
 
@@ -199,7 +219,9 @@ class Assembler:
         """A contiguous place for a value that is about to be computed."""
         node = self.entries[slot]
         size = node.numel * node.dtype.itemsize
-        if upon is not None:
+        if slot in self.rows:
+            reference = self.rows[slot]
+        elif upon is not None:
             reference = upon
         elif slot in self.saved_roots:
             reference = (KEPT, 0, self.kept_bytes)
@@ -216,7 +238,7 @@ class Assembler:
         """The memory a value is written to in the end, if it may be computed there at once: nobody else will read the old
         value, and this record reads it element for element only (`reads`: how often each operand is read so)."""
         leaf = self.lands.get(slot) if self.lands else None
-        if leaf is None or self.is_fallible or leaf in self.landed or slot in self.saved_roots:
+        if leaf is None or self.is_fallible or leaf in self.landed or slot in self.saved_roots or slot in self.rows:
             return None
         if leaf in self.saved_roots or self.remaining.get(leaf, 0) != sum([1 for x in reads if x == leaf]):
             return None
@@ -287,7 +309,7 @@ class Assembler:
     def steps(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
         """The table of a strided operand, neighbouring dimensions that run on merged."""
         merged = merge(shape, strides)
-        return self.words.put([len(merged), *[x for pair in merged for x in pair]])
+        return self.table([len(merged), *[x for pair in merged for x in pair]])
 
     def store(
         self,
@@ -310,6 +332,11 @@ class Assembler:
         """The contiguous place of a result that starts as a copy of `base`: its own memory when nobody else needs that."""
         base = self.section.canonical(base)
         node, place = self.entries[base], self.place_of(base)
+        if y in self.rows:
+            target = self._new(y)
+            if target != place.reference:
+                self._load(target, base, place, node.numel)
+            return target
         whole = place.reference is not None and place.root == base and self.remaining[base] == 1
         if whole and node.numel and y not in self.saved_roots and base not in self.saved_roots:
             assert place.reference is not None
@@ -340,8 +367,12 @@ class Assembler:
         return (ARENA, 0, offset)
 
     def table(self, values: Sequence[int]) -> int:
-        """The address of constant words."""
-        return self.words.put(values)
+        """The address of constant words; the same one for the same words."""
+        key = tuple(values)
+        found = self._tables.get(key)
+        if found is None:
+            found = self._tables[key] = self.words.put(key)
+        return found
 
     def float_bits(self, value: float, code: str) -> int:
         """A floating-point number's bits as a word."""
@@ -355,17 +386,26 @@ class Assembler:
         node = self.entries[slot]
         code = code or node.dtype.code
         address = self._numbers.get((slot, code))
+        if address is None and slot in self.families:
+            address = repeat.number(self, slot, code)
         if address is None:
-            cell, address = self.words.cell(_NUMPY[code])
-            self._numbers[slot, code] = address
-            if node.op is tape.CONSTANT:
-                cell[0] = node.attrs
-            else:
-                self.cells.append((self.section.numbers[slot], cell, code))
+            cell, address = self.words.cell(NUMPY[code])
+            self.cell(slot, code, cell, address)
         return address
 
+    def cell(self, slot: int, code: str, cell: Any, address: int) -> None:
+        """Take a cell for a Python number in a dtype: filled for good, or before each run."""
+        self._numbers[slot, code] = address
+        node = self.entries[slot]
+        if node.op is tape.CONSTANT:
+            cell[0] = node.attrs
+        elif slot in self.section.fixed:
+            fill(cell, self.section.fixed[slot])
+        else:
+            self.cells.append((self.section.numbers[slot], cell, code))
+
     def fill_zero(self, target: Reference, n: int, code: str) -> None:
-        self.record(copy_kernels.fill(code), n, target, self.words.put((0,)))
+        self.record(copy_kernels.fill(code), n, target, self.table((0,)))
 
     def tasks(self, records: list[list[Any]]) -> None:
         """Write records that do not depend on one another, for the thread pool."""
@@ -379,14 +419,16 @@ class Assembler:
 
     def fallible(self, kernel: int, y: Reference, a: Reference, index: Reference, table: int, source: Any) -> None:
         """Write a record whose kernel may report an error."""
-        self._note_line(self._node)
-        self.record(kernel, len(self.records), y, a, index, table, self.error, source)
+        number = self._failing_number(self._node)
+        self.record(kernel, number, y, a, index, table, self.error, source)
 
-    def _note_line(self, node: Any) -> None:
-        """The next record may report an error of this entry."""
+    def _failing_number(self, node: Any) -> int:
+        """By what a record names its entry when it reports an error."""
         if self.error_cell is None:
             self.error_cell, self.error = self.words.block(3)
-        self.lines[len(self.records)] = node
+        number = self._failing.setdefault((node.op, node.attrs, node.line), len(self._failing))
+        self.lines[number] = node
+        return number
 
     def _check(self, slots: Sequence[int]) -> None:
         """Write records that check the positions of entries; what follows them is executed if nothing was wrong."""
@@ -395,9 +437,9 @@ class Assembler:
             base, positions = node.operands[:2]
             n, size = self.entries[positions].numel, self.entries[base].shape[node.attrs]
             index = self.contiguous(positions)
-            self._note_line(node)
+            number = self._failing_number(node)
             least = -size if gather_kernels.wraps(node.op.name) else 0
-            self.record(gather_kernels.bounds_kernel(), len(self.records), n, index, self.error, least, size)
+            self.record(gather_kernels.bounds_kernel(), number, n, index, self.error, least, size)
         self._end_scratch()
         self.split = len(self.records)
 
@@ -452,7 +494,7 @@ class Assembler:
 
     # ---- the whole
 
-    def assemble(self, units: list[list[int]], fallible: Sequence[int] = (), rest: Sequence[list[int]] = ()) -> None:
+    def assemble(self, units: list[Any], fallible: Sequence[int] = (), rest: Sequence[list[int]] = ()) -> None:
         """Write all records: the units, then what hands results over and lands values in leaves' memory. The units make the
         positions of the `fallible` entries; these are checked before the `rest` of the units lands anything."""
         section = self.section
@@ -463,7 +505,10 @@ class Assembler:
                 self.lands[value] = leaf
         self._chain = self._chains([*units, *rest])
         for unit in units:
-            self.unit(unit)
+            if type(unit) is list:
+                self.unit(unit)
+            else:
+                repeat.write(self, unit)
         if fallible:
             self._check(fallible)
             self.is_fallible = False
@@ -471,10 +516,12 @@ class Assembler:
                 self.unit(unit)
         self._tail()
 
-    def _chains(self, units: list[list[int]]) -> dict[int, int]:
+    def _chains(self, units: list[Any]) -> dict[int, int]:
         """For every in-place operation, the last one of those that build upon it."""
         end: dict[int, int] = {}
         for unit in reversed(units):
+            if type(unit) is not list:
+                continue
             slot = unit[0]
             node = self.entries[slot]
             if len(unit) == 1 and getattr(node.op, "in_place", False):
@@ -519,12 +566,11 @@ class Assembler:
             self.split = len(self.records)
         for target, source, node in moves:
             self.record(
-                copy_kernels.load(node.dtype.code), node.numel, target, source, self.words.put((1, node.numel, 1)), 0
+                copy_kernels.load(node.dtype.code), node.numel, target, source, self.table((1, node.numel, 1)), 0
             )
 
 
 _KERNELS: dict[Any, int] = {}  # (operation, dtypes, modes) -> address
-_NUMPY = {"f4": "f4", "f8": "f8", "i8": "i8", "i4": "i4", "u1": "u1", "b1": "?"}
 
 
 assert RECORD_BYTES == 8 * WORDS

@@ -2,7 +2,8 @@
 
 A unit is a list of slots that execute together: one slot, or the members of a loop. Units stand in an order in which every
 entry comes after what it reads: an entry joins the youngest loop of its length that is not older than its operands' units, else
-it opens a unit at the end. Inputs, views, and numbers converted when they are stored execute nothing and belong to no unit.
+it opens a unit at the end. Inputs, views, and numbers converted when they are stored execute nothing and belong to no unit. What is not in the section's
+order (it may be a part of a section) is there before all units.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class LoopUnit:
             body, advance = self._body(start)
             first = len(self.emit.bodies)
             self.emit.bodies += body
-            table = self.emit.words.put([w for row in advance for w in row + [0] * (WORDS - len(row))])
+            table = self.emit.table([w for row in advance for w in row + [0] * (WORDS - len(row))])
             rows.append(([block_loop(), size, ("body", first), len(body), table, pointers, start, 0], source))
         return rows
 
@@ -217,7 +217,7 @@ class LoopUnit:
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = len(self.inputs)
-            table = self.emit.words.put([len(merged), *[w for pair in merged for w in pair]]) if merged else 0
+            table = self.emit.table([len(merged), *[w for pair in merged for w in pair]]) if merged else 0
             self.inputs.append(_Input(reference, code, size, steps, table))
         return found
 

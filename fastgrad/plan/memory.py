@@ -6,13 +6,14 @@ down: first fit in a list of gaps. `Words` is memory for tables, constants and P
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 ALIGNMENT = 64
+NUMPY = {"f4": "f4", "f8": "f8", "i8": "i8", "i4": "i4", "u1": "u1", "b1": "?"}  # dtype code -> NumPy's
 
 
 def aligned(nbytes: int) -> int:
@@ -47,12 +48,17 @@ class Arena:
         self.size = offset + nbytes
         return offset
 
+    def free(self) -> list[tuple[int, int]]:
+        """The gaps below the end of what is in use."""
+        gaps = self._gaps
+        return gaps[:-1] if gaps and gaps[-1][0] + gaps[-1][1] == self.size else gaps[:]
+
     def give(self, offset: int, nbytes: int) -> None:
         """Take a range back."""
         gaps = self._gaps
         nbytes = aligned(nbytes)
-        insort(gaps, (offset, nbytes))
-        i = gaps.index((offset, nbytes))
+        i = bisect_left(gaps, (offset, nbytes))
+        gaps.insert(i, (offset, nbytes))
         if i + 1 < len(gaps) and offset + nbytes == gaps[i + 1][0]:
             gaps[i : i + 2] = [(offset, nbytes + gaps[i + 1][1])]
         if i > 0 and gaps[i - 1][0] + gaps[i - 1][1] == offset:
@@ -96,3 +102,17 @@ class Words:
         """One word seen as an array of one element of a NumPy type, and its address."""
         word, address = self.block(1)
         return word.view(dtype)[:1], address
+
+    def row(self, n: int, dtype: Any) -> tuple[list[Any], int]:
+        """Cells that follow each other, and the address of the first one."""
+        words, address = self.block(n)
+        return [words[i : i + 1].view(dtype)[:1] for i in range(n)], address
+
+
+def fill(cell: Any, value: Any) -> None:
+    """Store a Python number in a cell, converted as an array's elements are."""
+    try:
+        memoryview(cell)[0] = value
+    except (OverflowError, ValueError, TypeError):
+        with np.errstate(all="ignore"):
+            cell[0] = np.asarray(value).astype(cell.dtype)

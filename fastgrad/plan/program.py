@@ -16,6 +16,7 @@ import numpy as np
 from ..kernels import background
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
+from .memory import fill
 
 HOT = 20  # runs after which a program's loops move to tier 2
 PIECE = 1 << 16  # records swept between two looks for Ctrl-C
@@ -48,6 +49,7 @@ class Program:
         "kept",
         "kept_bytes",
         "lines",
+        "rolled",
         "runs",
         "sweep",
         "words",
@@ -95,6 +97,7 @@ class Program:
         self.kept = assembler.kept
         self.error_cell = assembler.error_cell
         self.lines = assembler.lines
+        self.rolled = assembler.rolled  # (entries of an iteration, iterations, bytes of their buffers) of counted loops
         self.runs = 0
         at = {id(record): row for row, record in enumerate(rows)}
         self.hot = [(at[id(record)] * WORDS, source) for record, source in assembler.loops]  # may move to tier 2
@@ -166,8 +169,7 @@ class Program:
             try:
                 cell[0] = numbers[number]
             except (OverflowError, ValueError, TypeError):
-                with np.errstate(all="ignore"):
-                    array[0] = np.asarray(numbers[number]).astype(array.dtype)
+                fill(array, numbers[number])
         self._numbers = list(numbers)
 
     # ---- what machine code binds, as addresses

@@ -8,6 +8,7 @@ which value at the end, `want` which values are handed back, `save` which are ke
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 from .. import recording as tape
@@ -17,20 +18,44 @@ from ..ops import arrays
 class Section:
     """One run's entries and what it has to deliver."""
 
-    __slots__ = ("_flat", "bindings", "entries", "folded", "numbers", "order", "same", "save", "want", "writes")
+    __slots__ = (
+        "_flat",
+        "bindings",
+        "entries",
+        "fixed",
+        "folded",
+        "numbers",
+        "order",
+        "same",
+        "save",
+        "want",
+        "writes",
+    )
 
     def __init__(
-        self, entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int]
+        self,
+        entries: Sequence[Any],
+        writes: dict[int, int],
+        want: Sequence[int],
+        save: Iterable[int],
+        fixed: dict[int, Any] | None = None,
     ) -> None:
         self.entries = entries
         self.writes = writes
         self.want = want
         self.save = frozenset(save)
+        self.fixed = fixed or {}  # slots of Python numbers that are the same in every run -> their values
         self.same: dict[int, int] = {}
         self.folded: dict[int, Any] = {}  # slots of constants that were computed while planning -> array of one element
         self._flat: dict[int, int] = {}
         self.bindings, self.numbers = inputs(entries)
         self.order = live(entries, [*want, *self.save, *writes.values()])
+
+    def part(self, order: list[int]) -> Section:
+        """The same section with only some of the slots to be computed."""
+        part = copy(self)
+        part.order = order
+        return part
 
     def canonical(self, slot: int) -> int:
         """The slot whose value stands for this one's."""

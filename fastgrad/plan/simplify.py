@@ -11,7 +11,7 @@ from .. import recording as tape
 from ..ops.arrays import expand, permute, reshape, squeeze, squeeze_dim, swap, t, unsqueeze
 from ..ops.elementwise import div, mul
 from ..ops.table import CONVERT
-from .section import Section, live
+from .section import Section
 
 _PERMUTING = (permute, swap, t)
 _RESHAPING = (reshape, unsqueeze, squeeze, squeeze_dim)
@@ -35,19 +35,23 @@ def simplify(section: Section) -> None:
             same[slot] = same.get(other, other)
     if same:
         roots = [section.canonical(x) for x in (*section.want, *section.save, *section.writes.values())]
-        section.order = [x for x in _live(section, roots) if x not in same]
+        section.order = _live(section, roots)
 
 
 def _live(section: Section, roots: list[int]) -> list[int]:
-    class _Canonical:
-        __slots__ = ("operands",)
-
-        def __init__(self, operands: tuple[int, ...]) -> None:
-            self.operands = operands
-
-    same = section.same
-    entries = [_Canonical(tuple([same.get(x, x) for x in n.operands])) for n in section.entries]
-    return live(entries, roots)
+    """The slots that the roots depend on now, in their order."""
+    entries, same = section.entries, section.same
+    needed = bytearray(len(entries))
+    for slot in roots:
+        needed[slot] = 1
+    order = []
+    for slot in reversed(section.order):
+        if needed[slot] and slot not in same:
+            order.append(slot)
+            for x in entries[slot].operands:
+                needed[same.get(x, x)] = 1
+    order.reverse()
+    return order
 
 
 def _identity(entries: Any, node: Any, operands: tuple[int, ...]) -> int | None:
