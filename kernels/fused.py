@@ -26,22 +26,27 @@ NAMES = "abcd"
 @dataclass(frozen=True)
 class Operand:
     """What a loop reads: `steps` is () for one number, (1,) for elements side by side, (row, column) for the element steps of
-    a matrix of `Loop.columns` columns, or None for what is loaded into a block first. `memory` numbers distinct memory."""
+    a matrix of `Loop.columns` columns, or None for what is loaded into a block first. `memory` numbers distinct memory. `wide`: a
+    loop over rows reads it for each element of a row."""
 
     dtype: str
     steps: tuple[int, ...] | None
     memory: int
+    wide: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
     """One operation: its expression over `a, b, c, d`, what these are (numbers of operands, or of earlier steps as ~number), and
-    its dtype; `result`: the memory that its value is written to, or -1."""
+    its dtype; `result`: the memory that its value is written to, or -1. In a loop over rows it is `wide` (computed for each
+    element of a row) or computed once a row; a `fold` of that name reduces the elements of the row."""
 
     expression: str
     reads: tuple[int, ...]
     dtype: str
     result: int = -1
+    wide: bool = False
+    fold: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Loop:
     columns: int = 0
 
 
-def _name(number: int) -> str:
+def name_of(number: int) -> str:
     return f"t{~number}" if number < 0 else f"x{number}"
 
 
@@ -172,7 +177,7 @@ class _Text:
                 self.add(depth, f"x{k} = {self._read(k, far)}")
         for k in self.parts[part]:
             step = loop.steps[k]
-            text = _filled(step)
+            text = filled(step)
             if quick:
                 for argument, kind in sorted({(m[3], m[2].upper()) for m in TRIGONOMETRY.finditer(text)}):
                     self.add(depth, f"large |= uint8(abs({argument}) > vmath.TRIG_LIMIT_{kind})")
@@ -189,7 +194,7 @@ class _Text:
         for k, total in enumerate(loop.sums):
             here_now = ~total.of in self.parts[part] if total.of < 0 else part == len(self.parts) - 1
             if here_now and not self._in_memory(total.of):
-                self.add(depth, f"sum{k}_block[{here}] = {_name(total.of)}")
+                self.add(depth, f"sum{k}_block[{here}] = {name_of(total.of)}")
 
     def elements(self, depth: int, part: int, quick: bool) -> None:
         """The elements of a chunk: `count` of them from `first` on."""
@@ -225,7 +230,7 @@ class _Text:
         """A chunk; where an argument of a trigonometric function turns out to be huge, a part runs again the careful way."""
         emit = getattr(self, write)
         for part, steps in enumerate(self.parts):
-            if any(TRIGONOMETRY.search(_filled(self.loop.steps[k])) for k in steps):
+            if any(TRIGONOMETRY.search(filled(self.loop.steps[k])) for k in steps):
                 self.add(depth, "large = uint8(0)")
                 emit(depth, part, True)
                 self.add(depth, "if large != 0:")
@@ -239,7 +244,7 @@ class _Text:
             kind = TYPES[part.dtype][1]
             source, base = f"sum{k}_block", "0"
             if self._in_memory(part.of):
-                source, base = f"{_name(part.of)}_at", "base"
+                source, base = f"{name_of(part.of)}_at", "base"
             self.lines += block_of(source, base, kind, "    " * depth).splitlines()
             if part.whole:
                 self.add(depth, f"sum{k}_at[0] = {kind}({wide(part.dtype)}(0) + total)")
@@ -277,9 +282,9 @@ class _Text:
         self.add(2, "base += size")
 
 
-def _filled(step: Step) -> str:
+def filled(step: Step) -> str:
     """A step's expression with the names of what it reads."""
-    names = {letter: _name(x) for letter, x in zip(NAMES, step.reads, strict=False)}
+    names = {letter: name_of(x) for letter, x in zip(NAMES, step.reads, strict=False)}
     return re.sub(r"\b[abcd]\b", lambda found: names[found.group()], step.expression)
 
 
@@ -290,7 +295,7 @@ def _parts(steps: tuple[Step, ...]) -> list[list[int]]:
     for step in steps:
         part = max([part_of[~x] for x in step.reads if x < 0], default=0)
         if "vmath." in step.expression:
-            text = _filled(step)
+            text = filled(step)
             angle = TRIGONOMETRY.search(text)
             name = f"angle {angle[3]}" if angle is not None else text
             while part < len(functions) and functions[part] not in (None, name if angle is not None else None):

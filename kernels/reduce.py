@@ -1,15 +1,21 @@
 """Reductions over (outer, reduced, inner) contiguous arrays, in one fixed order whatever runs them.
 
 A sum over the last axis is cut into blocks of BLOCK elements; a block is added up in LANES interleaved accumulators that are
-combined pairwise; the blocks' sums are added in float64. A sum with an inner axis adds ROWS rows into a scratch row and the
-scratch rows into the result. Because the partition is fixed, a loop that produces a block at a time (`block_sum`) and adds
-the partial sums afterwards (`partial_sum`) gives the bits of the kernel that runs through (`reduction`).
+combined pairwise; the blocks' sums are added in float64. Other folds over the last axis run in LANES accumulators, too. A sum
+with an inner axis adds ROWS rows into a scratch row and the scratch rows into the result. Because the partition is fixed, a
+loop that produces a block, a row or some rows at a time (`block_sum`, `row_fold`, `rows_sum`) and adds the partial sums
+afterwards (`partial_sum`, `rows_total`) gives the bits of the kernel that runs through (`reduction`).
 
 Records: reduction   [kernel, n, y, a, table, scratch, 0, 0]   table: outer, reduced, inner
          block_sum   [kernel, n, partial, a, 0, 0, 0, 0]
          whole_sum   [kernel, n, y, a, 0, 0, 0, 0]
          partial_sum [kernel, blocks, y, partials, 0, 0, 0, 0]
+         row_fold    [kernel, rows, y, a, columns, 0, 0, 0]
+         rows_sum    [kernel, rows, partials, a, columns, first row, 0, 0]
+         rows_total  [kernel, groups, y, partials, columns, 0, 0, 0]
 """
+
+import re
 
 from .build import build
 from .elementwise import TYPES, pointer
@@ -19,7 +25,7 @@ LANES = 32
 ROWS = 128
 
 _HEAD = """
-from numba import float32, float64, int32, int64, uint8, uintp
+from numba import float32, float64, int32, int64, njit, uint8, uintp
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at
 """
 
@@ -95,25 +101,127 @@ def kernel(record):
     return build(source)
 
 
+def fold_function(name: str, dtype: str, columns: int = 0) -> str:
+    """Source of `<name>_<dtype>(a, base, columns)`: the fold (sum, prod, amax, amin) of `columns` elements from `base` on.
+
+    `columns` as an argument here is the number if it is known, which then stands in the text (and in the name).
+    """
+    kind = _accumulator(dtype)
+    size = str(columns) if columns else "columns"
+    lines = ["@njit", f"def {fold_name(name, dtype, columns)}(a, base, columns):"]
+    if name == "sum" and columns and columns < LANES:  # one block without a full set of lanes is its tail
+        lines += [f"    tail = {kind}(0)", f"    for i in range(uintp({size})):", "        tail += a[uintp(base) + i]"]
+        lines += [f"    return {kind}({wide(dtype)}(0) + tail)"]
+    elif name == "sum":
+        lines += [f"    result = {wide(dtype)}(0)", "    done = 0", f"    while done < {size}:"]
+        lines += [f"        size = min({BLOCK}, {size} - done)"]
+        lines += block_of("a", "base + done", kind, " " * 8).splitlines()
+        lines += ["        result += total", "        done += size", f"    return {kind}(result)"]
+    else:
+        lines += _lanes(name, kind, size, columns)
+    return "\n".join(lines) + "\n"
+
+
+def fold_name(name: str, dtype: str, columns: int = 0) -> str:
+    """What `fold_function` calls its function."""
+    return f"{name}_{dtype}_{columns or 'n'}"
+
+
+# How a running value takes in the next element x, by name; NaN wins in max and min, as in PyTorch.
+_FOLDS = {
+    "prod": "value * x",
+    "amax": "x if (x > value) | (x != x) else value",
+    "amin": "x if (x < value) | (x != x) else value",
+}
+
+
+def _take_in(name: str, kind: str, value: str, x: str) -> str:
+    names = {"value": value, "x": x}
+    return f"{kind}({re.sub(r'[a-z]+', lambda found: names.get(found[0], found[0]), _FOLDS[name])})"
+
+
+def _lanes(name: str, kind: str, size: str, columns: int) -> list[str]:
+    """The body of a fold that is no sum: LANES accumulators, combined pairwise, then the elements that are left."""
+    lanes = [f"s{k}" for k in range(LANES)]
+    first = f"{kind}(1)" if name == "prod" else f"{kind}(a[uintp(base)])"
+    lines = [f"    value = {first}", f"    at, end = uintp(base), uintp(base) + uintp({size})"]
+    if not columns or columns >= LANES:
+        whole = [f"{lane} = {kind}(a[at + uintp({k})])" for k, lane in enumerate(lanes)]
+        whole += [
+            "at += uintp(LANES)",
+            f"last = uintp(base) + uintp({size} // LANES * LANES)",
+            "while at < last:",
+        ]
+        for k, lane in enumerate(lanes):
+            whole += [f"    x{k} = a[at + uintp({k})]"]
+            whole += [f"    {lane} = {_take_in(name, kind, lane, f'x{k}')}"]
+        whole += ["    at += uintp(LANES)"]
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            whole += [f"{lanes[k]} = {_take_in(name, kind, lanes[k], lanes[k + half])}" for k in range(half)]
+            lanes = lanes[:half]
+        lines += [f"    if {size} >= LANES:", *["        " + line for line in [*whole, "value = s0"]]]
+    lines += ["    while at < end:", "        x = a[at]", f"        value = {_take_in(name, kind, 'value', 'x')}"]
+    return [*lines, "        at += uintp(1)", "    return value"]
+
+
+def row_fold(name: str, dtype: str) -> int:
+    """The kernel that folds every row."""
+    source = f"""{_HEAD}
+LANES = {LANES}
+{fold_function(name, dtype)}
+def kernel(record):
+    y, a, columns = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), record[4]
+    for r in range(record[1]):
+        y[r] = {fold_name(name, dtype)}(a, r * columns, columns)
+"""
+    return build(source)
+
+
+def rows_sum(dtype: str) -> int:
+    """The kernel that adds some rows to the sums of the groups of ROWS rows that they belong to."""
+    kind = _accumulator(dtype)
+    source = f"""{_HEAD}
+def kernel(record):
+    partials, a, columns, first = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), uintp(record[4]), record[5]
+    for r in range(record[1]):
+        row = uintp(r) * columns
+        y = uintp((first + r) // {ROWS}) * columns
+        if (first + r) % {ROWS} == 0:
+            for i in range(columns):
+                partials[y + i] = {kind}(0)
+        for i in range(columns):
+            partials[y + i] += a[row + i]
+"""
+    return build(source)
+
+
+def rows_total(dtype: str) -> int:
+    """The kernel that adds the sums of groups of rows."""
+    source = f"""{_HEAD}
+def kernel(record):
+    y, partials, columns = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), uintp(record[4])
+    for i in range(columns):
+        y[i] = {_accumulator(dtype)}(0)
+    for group in range(uintp(record[1])):
+        for i in range(columns):
+            y[i] += partials[group * columns + i]
+"""
+    return build(source)
+
+
 def sum_kernel(dtype: str) -> int:
     """The kernel that adds over the middle axis of (outer, reduced, inner)."""
     kind = _accumulator(dtype)
     source = f"""{_HEAD}
 LANES = {LANES}
+{fold_function("sum", dtype)}
 def kernel(record):
     y, a, table, scratch = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4]), {pointer(dtype)}(record[5])
     outer, reduced, inner = table[0], table[1], table[2]
     if inner == 1:
         for o in range(outer):
-            result = {wide(dtype)}(0)
-            done = 0
-            while done < reduced:
-                size = min({BLOCK}, reduced - done)
-                base = o * reduced + done
-{block_of("a", "base", kind, " " * 16)}
-                result += total
-                done += size
-            y[o] = {kind}(result)
+            y[o] = {fold_name("sum", dtype)}(a, o * reduced, reduced)
         return
     width = uintp(inner)
     for o in range(outer):
@@ -136,23 +244,21 @@ def kernel(record):
     return build(source)
 
 
-# How a running value takes in the next element x, by name; NaN wins in max and min, as in PyTorch.
-_FOLDS = {
-    "prod": "value * x",
-    "amax": "x if (x > value) | (x != x) else value",
-    "amin": "x if (x < value) | (x != x) else value",
-}
-
-
 def fold_kernel(name: str, dtype: str) -> int:
     """The kernel of prod, amax or amin over the middle axis of (outer, reduced, inner)."""
     kind = _accumulator(dtype)
     first = f"{kind}(1)" if name == "prod" else "a[row + i]"
     start = "0" if name == "prod" else "1"
     source = f"""{_HEAD}
+LANES = {LANES}
+{fold_function(name, dtype)}
 def kernel(record):
     y, a, table = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4])
     outer, reduced, inner = table[0], table[1], table[2]
+    if (inner == 1) & (reduced > 0):
+        for o in range(outer):
+            y[o] = {fold_name(name, dtype)}(a, o * reduced, reduced)
+        return
     width = uintp(inner)
     for o in range(outer):
         target, row = uintp(o * inner), uintp(o * reduced * inner)

@@ -20,9 +20,9 @@ from ..kernels.sweep import RECORD_BYTES, WORDS
 from ..ops import arrays
 from ..ops.arrays import contiguous_strides
 from ..ops.table import Elementwise
-from .loop import LoopUnit, merge
+from .loop import LoopUnit
 from .memory import Arena, Words, aligned
-from .section import Section, is_contiguous
+from .section import Section, is_contiguous, merge
 
 ARENA, BINDING, OUTPUT, KEPT, FIXED = range(5)
 Reference = tuple[int, int, int]  # kind, number, byte offset
