@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .copy import LOAD
 from .elementwise import TRIGONOMETRY, TYPES, pointer
 from .loops import BLOCK
-from .reduce import LANES, block_of, wide
+from .reduce import block_of, wide
 
 SMALL = 64  # loops up to this length have it as a constant
 CHUNK = 256  # elements that pass from part to part at a time
@@ -312,8 +312,8 @@ from numba import float32, float64, int32, int64, njit, uint8, uintp
 from fastgrad.kernels import {modules}
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at, read, write
 from fastgrad.kernels.native import float32_block, float64_block, int32_block, int64_block, uint8_block
+from fastgrad.kernels.lanes import LANES, sum_lanes
 {load}
-LANES = {lanes}
 
 def kernel(record):
 """
@@ -327,4 +327,4 @@ def source(loop: Loop) -> str:
     body = "\n".join(text.lines)
     modules = ", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in body])
     load = LOAD if any(x.steps is None for x in loop.operands) else ""
-    return _HEAD.format(modules=modules, load=load, lanes=LANES) + body + "\n"
+    return _HEAD.format(modules=modules, load=load) + body + "\n"

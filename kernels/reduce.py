@@ -15,41 +15,34 @@ Records: reduction   [kernel, n, y, a, table, scratch, 0, 0]   table: outer, red
          rows_total  [kernel, groups, y, partials, columns, 0, 0, 0]
 """
 
-import re
-
 from .build import build
 from .elementwise import TYPES, pointer
+from .lanes import LANES
 from .loops import BLOCK
 
-LANES = 32
 ROWS = 128
 
 _HEAD = """
 from numba import float32, float64, int32, int64, njit, uint8, uintp
+from fastgrad.kernels.lanes import LANES, amax_lanes, amin_lanes, prod_lanes, sum_lanes
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at
 """
 
 
-def _pairwise(names: list[str]) -> str:
-    while len(names) > 1:
-        half = len(names) // 2
-        names = [f"({names[i]} + {names[i + half]})" for i in range(half)]
-    return names[0]
-
-
 def block_of(pointer_name: str, base: str, kind: str, indent: str) -> str:
     """Source that adds `size` elements of a pointer from `base` on and leaves the sum in `total`."""
-    lanes = [f"s{k}" for k in range(LANES)]
-    lines = [f"{lane} = {kind}(0)" for lane in lanes]
-    lines += [
-        "whole = size // LANES * LANES",
-        f"at, end = uintp({base}), uintp({base}) + uintp(whole)",
+    lines = [
+        f"at, end = uintp({base}), uintp({base}) + uintp(size)",
+        f"total = {kind}(0)",
+        "if size >= LANES:",
+        f"    total = {kind}({kind}(0) + sum_lanes({pointer_name}, at, uintp(size)))",
+        "    at += uintp(size // LANES * LANES)",
+        f"tail = {kind}(0)",
         "while at < end:",
+        f"    tail += {pointer_name}[at]",
+        "    at += uintp(1)",
+        "total = total + tail",
     ]
-    lines += [f"    {lane} += {pointer_name}[at + uintp({k})]" for k, lane in enumerate(lanes)]
-    lines += ["    at += uintp(LANES)"]
-    lines += ["tail = " + kind + "(0)", "for i in range(uintp(whole), uintp(size)):"]
-    lines += [f"    tail += {pointer_name}[uintp({base}) + i]", f"total = {_pairwise(lanes)} + tail"]
     return "\n".join(indent + line for line in lines)
 
 
@@ -61,7 +54,6 @@ def block_sum(dtype: str) -> int:
     """The kernel that adds one block."""
     kind = _accumulator(dtype)
     source = f"""{_HEAD}
-LANES = {LANES}
 def kernel(record):
     size, y, a = record[1], {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
 {block_of("a", "0", kind, "    ")}
@@ -79,7 +71,6 @@ def whole_sum(dtype: str) -> int:
     """The kernel that adds up to BLOCK elements to the complete sum."""
     kind = _accumulator(dtype)
     source = f"""{_HEAD}
-LANES = {LANES}
 def kernel(record):
     size, y, a = record[1], {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
 {block_of("a", "0", kind, "    ")}
@@ -135,40 +126,20 @@ _FOLDS = {
 }
 
 
-def _take_in(name: str, kind: str, value: str, x: str) -> str:
-    names = {"value": value, "x": x}
-    return f"{kind}({re.sub(r'[a-z]+', lambda found: names.get(found[0], found[0]), _FOLDS[name])})"
-
-
 def _lanes(name: str, kind: str, size: str, columns: int) -> list[str]:
-    """The body of a fold that is no sum: LANES accumulators, combined pairwise, then the elements that are left."""
-    lanes = [f"s{k}" for k in range(LANES)]
-    first = f"{kind}(1)" if name == "prod" else f"{kind}(a[uintp(base)])"
-    lines = [f"    value = {first}", f"    at, end = uintp(base), uintp(base) + uintp({size})"]
+    """The body of a fold that is no sum: LANES accumulators, then the elements that are left."""
+    lines = ["    at, end = uintp(base), uintp(base) + uintp(" + size + ")"]
+    lines += [f"    value = {kind}(1)" if name == "prod" else f"    value = {kind}(a[at])"]
     if not columns or columns >= LANES:
-        whole = [f"{lane} = {kind}(a[at + uintp({k})])" for k, lane in enumerate(lanes)]
-        whole += [
-            "at += uintp(LANES)",
-            f"last = uintp(base) + uintp({size} // LANES * LANES)",
-            "while at < last:",
-        ]
-        for k, lane in enumerate(lanes):
-            whole += [f"    x{k} = a[at + uintp({k})]"]
-            whole += [f"    {lane} = {_take_in(name, kind, lane, f'x{k}')}"]
-        whole += ["    at += uintp(LANES)"]
-        while len(lanes) > 1:
-            half = len(lanes) // 2
-            whole += [f"{lanes[k]} = {_take_in(name, kind, lanes[k], lanes[k + half])}" for k in range(half)]
-            lanes = lanes[:half]
-        lines += [f"    if {size} >= LANES:", *["        " + line for line in [*whole, "value = s0"]]]
-    lines += ["    while at < end:", "        x = a[at]", f"        value = {_take_in(name, kind, 'value', 'x')}"]
+        lines += [f"    if {size} >= LANES:", f"        value = {name}_lanes(a, at, uintp({size}))"]
+        lines += [f"        at += uintp({size} // LANES * LANES)"]
+    lines += ["    while at < end:", "        x = a[at]", f"        value = {kind}({_FOLDS[name]})"]
     return [*lines, "        at += uintp(1)", "    return value"]
 
 
 def row_fold(name: str, dtype: str) -> int:
     """The kernel that folds every row."""
     source = f"""{_HEAD}
-LANES = {LANES}
 {fold_function(name, dtype)}
 def kernel(record):
     y, a, columns = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), record[4]
@@ -214,7 +185,6 @@ def sum_kernel(dtype: str) -> int:
     """The kernel that adds over the middle axis of (outer, reduced, inner)."""
     kind = _accumulator(dtype)
     source = f"""{_HEAD}
-LANES = {LANES}
 {fold_function("sum", dtype)}
 def kernel(record):
     y, a, table, scratch = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4]), {pointer(dtype)}(record[5])
@@ -250,7 +220,6 @@ def fold_kernel(name: str, dtype: str) -> int:
     first = f"{kind}(1)" if name == "prod" else "a[row + i]"
     start = "0" if name == "prod" else "1"
     source = f"""{_HEAD}
-LANES = {LANES}
 {fold_function(name, dtype)}
 def kernel(record):
     y, a, table = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4])

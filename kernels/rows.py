@@ -17,7 +17,7 @@ from .copy import LOAD
 from .elementwise import TRIGONOMETRY, TYPES, pointer
 from .fused import Operand, Step, Sum, filled
 from .loops import BLOCK
-from .reduce import LANES, fold_function, fold_name
+from .reduce import fold_function, fold_name
 
 CHUNK = 512  # elements that pass from stage to stage at a time, if they are several rows
 LONG = 64  # rows from this length on are loops of their own
@@ -378,8 +378,8 @@ from numba import float32, float64, int32, int64, njit, uint8, uintp
 from fastgrad.kernels import {modules}
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at, read, write
 from fastgrad.kernels.native import float32_block, float64_block, int32_block, int64_block, uint8_block
+from fastgrad.kernels.lanes import LANES, amax_lanes, amin_lanes, prod_lanes, sum_lanes
 {functions}
-LANES = {lanes}
 
 def kernel(record):
 """
@@ -394,4 +394,4 @@ def source(rows: Rows) -> str:
     modules = ", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in body])
     functions = [LOAD] if any(x.steps is None for x in rows.operands) else []
     functions += text.functions.values()
-    return _HEAD.format(modules=modules, functions="\n".join(functions), lanes=LANES) + body + "\n"
+    return _HEAD.format(modules=modules, functions="\n".join(functions)) + body + "\n"
