@@ -85,7 +85,7 @@ class _Text:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.lines: list[str] = []
-        self.parts = [list(range(len(loop.steps)))] if loop.n == 1 else _parts(loop.steps)
+        self.parts = [list(range(len(loop.steps)))] if loop.n == 1 else _parts(loop)
         part_of = {k: number for number, part in enumerate(self.parts) for k in part}
         self.crossing: set[int] = (
             set()
@@ -288,12 +288,14 @@ def filled(step: Step) -> str:
     return re.sub(r"\b[abcd]\b", lambda found: names[found.group()], step.expression)
 
 
-def _parts(steps: tuple[Step, ...]) -> list[list[int]]:
+def _parts(loop: Loop) -> list[list[int]]:
     """The steps in parts with one elementary function each: a step stands in the first part that may have it."""
     part_of: list[int] = []
+    read_in: dict[int, int] = {}  # memory -> the last part that reads it, which a part that overwrites it must not precede
     functions: list[str | None] = [None]  # for each part, its function: text for the trigonometry of one value
-    for step in steps:
+    for step in loop.steps:
         part = max([part_of[~x] for x in step.reads if x < 0], default=0)
+        part = max(part, read_in.get(step.result, 0))
         if "vmath." in step.expression:
             text = filled(step)
             angle = TRIGONOMETRY.search(text)
@@ -304,6 +306,8 @@ def _parts(steps: tuple[Step, ...]) -> list[list[int]]:
                 functions.append(None)
             functions[part] = name
         part_of.append(part)
+        for memory in [loop.operands[x].memory for x in step.reads if x >= 0]:
+            read_in[memory] = max(read_in.get(memory, 0), part)
     return [[k for k, at in enumerate(part_of) if at == part] for part in range(len(functions))]
 
 

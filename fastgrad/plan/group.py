@@ -140,15 +140,17 @@ class _Grouping:
         unit = self.member.get(base, -1) if entries[base].numel == n else -1
         columns = n // node.numel
         over_rows = unit >= 0 and units[unit].columns > 0
-        if node.op is arrays.sum and node.numel == 1 and unit >= 0 and not (over_rows and units[unit].columns == n):
-            if not over_rows or n != units[unit].n:  # all elements of a flat loop, or all rows
-                units[unit].blocks |= n > BLOCK and not over_rows
+        if node.op is arrays.sum and node.numel == 1:
+            if unit < 0:
+                return -1
+            if not over_rows:  # all elements of a flat loop
+                units[unit].blocks |= n > BLOCK
                 return unit
-            if n <= BLOCK:
+            if n != units[unit].n:  # all rows
                 return unit
+            if columns != units[unit].columns:  # all elements of the rows
+                return unit if n <= BLOCK else -1
         if not _trailing(entries[x].shape, node.attrs) or not 1 < columns <= _COLUMNS:
-            return -1
-        if node.op is arrays.sum and node.numel == 1 and not over_rows:
             return -1
         bound = self.after.get(x, 0) if unit < 0 else unit
         if unit >= 0 and not (units[unit].n == n and units[unit].takes(columns)):
