@@ -6,7 +6,8 @@ number of its row where rows are long; where they are short it is repeated into 
 elements. Lines and folds are those of the operations' own kernels, so the bits are the same.
 
 Record: [kernel, n, 0, 0, 0, pointers, start, 0]: rows start to start + n of everything that `pointers` tells the address of, in
-the order operands (three words for a loaded one: block, source, table), results, sums, closing sums.
+the order operands (three words for a loaded one: block, source, table), results, sums, closing sums, sums of columns (partial
+ones, and the result if the kernel makes it from them).
 """
 
 from __future__ import annotations
@@ -17,11 +18,23 @@ from .copy import LOAD
 from .elementwise import TRIGONOMETRY, TYPES, pointer
 from .fused import Operand, Step, Sum, filled
 from .loops import BLOCK
+from .reduce import ROWS as ROWS_OF_GROUP
 from .reduce import fold_function, fold_name
 
 CHUNK = 512  # elements that pass from stage to stage at a time, if they are several rows
 LONG = 64  # rows from this length on are loops of their own
 ELEMENTS, ROWS, FOLDS = "elements", "rows", "folds"
+
+
+@dataclass(frozen=True)
+class ColumnSum:
+    """The sum of all rows of a step's values: memory number `partials` gets one row for each group of rows; they are added up into
+    `result` unless that is -1."""
+
+    of: int
+    dtype: str
+    partials: int
+    result: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Rows:
     steps: tuple[Step, ...]
     sums: tuple[Sum, ...]
     closing: tuple[Sum, ...]
+    down: tuple[ColumnSum, ...]
     memories: int
     columns: int
     rows: int = 0
@@ -131,6 +145,11 @@ class _Text:
                 name, step = f"s{~total.of}", rows.steps[~total.of]
                 begin[name], last[name] = 0, len(self.stages)
                 size[name] = (step.dtype, BLOCK if not rows.rows else rows.rows * rows.columns)
+        for column in rows.down:
+            step = rows.steps[~column.of]
+            if step.result < 0:
+                name, last[f"t{~column.of}"] = f"t{~column.of}", len(self.stages)
+                begin[name], size[name] = self.stage_of[~column.of], (step.dtype, self.chunk * rows.columns)
         free: list[tuple[int, int]] = []  # (stage from which on it is free, block)
         for name in sorted(begin, key=lambda name: (begin[name], name)):
             for i, (since, block) in enumerate(free):
@@ -198,6 +217,10 @@ class _Text:
             for k, total in enumerate(sums):
                 self.add(1, f"{name}{k}_at = {pointer(total.dtype)}(p[{word}])")
                 word += 1
+        for k, column in enumerate(rows.down):
+            for name in ("part", "down")[: 1 + (column.result >= 0)]:
+                self.add(1, f"{name}{k}_at = {pointer(column.dtype)}(p[{word}])")
+                word += 1
         for number, (dtype, size) in enumerate(self.allocated):
             self.add(1, f"block{number} = {pointer(dtype)[:-3]}_block({size})")
         for name, number in self.blocks.items():
@@ -222,6 +245,9 @@ class _Text:
             self.add(1, f"sum{k}_at[0] = {self.function('sum', total.dtype)}({source}, 0, n * {rows.columns})")
         for k, total in enumerate(rows.closing):
             self.add(1, f"closing{k}_at[0] = {self.function('sum', total.dtype)}(t{~total.of}_at, 0, n)")
+        for k, column in enumerate(rows.down):
+            if column.result >= 0:
+                self.columns_total(k, column)
 
     def function(self, fold: str, dtype: str, columns: int = 0) -> str:
         name = fold_name(fold, dtype, columns)
@@ -251,6 +277,35 @@ class _Text:
                 write(depth + 1, number, False)
             else:
                 write(depth, number, False)
+
+        for k, column in enumerate(rows.down):
+            self.add_rows(depth, k, column)
+
+    def add_rows(self, depth: int, k: int, column: ColumnSum) -> None:
+        """The chunk's rows, added to the sums of their groups."""
+        rows, step = self.rows, self.rows.steps[~column.of]
+        kind, size, memories = TYPES[column.dtype][1], f"uintp({rows.columns})", rows.memories
+        if step.result >= 0:
+            value = f"read(t{~column.of}_at, uintp(base) + i * {size} + j, {step.result}, {memories})"
+        else:
+            value = f"{self.block(f't{~column.of}')}[i * {size} + j]"
+        self.add(depth, "for i in range(uintp(count)):")
+        self.add(depth + 1, "position = uintp(first) + i", f"at = position // uintp({ROWS_OF_GROUP}) * {size}")
+        self.add(depth + 1, f"if position % uintp({ROWS_OF_GROUP}) == uintp(0):", f"    for j in range({size}):")
+        self.add(depth + 3, f"write(part{k}_at, at + j, {kind}(0), {column.partials}, {memories})")
+        self.add(depth + 1, f"for j in range({size}):")
+        total = f"{kind}(read(part{k}_at, at + j, {column.partials}, {memories}) + {value})"
+        self.add(depth + 2, f"write(part{k}_at, at + j, {total}, {column.partials}, {memories})")
+
+    def columns_total(self, k: int, column: ColumnSum) -> None:
+        """The sums of all groups."""
+        kind, size, memories = TYPES[column.dtype][1], f"uintp({self.rows.columns})", self.rows.memories
+        self.add(1, f"for j in range({size}):")
+        self.add(2, f"write(down{k}_at, j, {kind}(0), {column.result}, {memories})")
+        self.add(1, f"for i in range(uintp((n + {ROWS_OF_GROUP - 1}) // {ROWS_OF_GROUP})):", f"    for j in range({size}):")
+        part = f"read(part{k}_at, i * {size} + j, {column.partials}, {memories})"
+        total = f"{kind}(read(down{k}_at, j, {column.result}, {memories}) + {part})"
+        self.add(3, f"write(down{k}_at, j, {total}, {column.result}, {memories})")
 
     def repeat(self, depth: int, x: int) -> None:
         """A row's value for all its elements, or elements at steps of their own side by side."""

@@ -309,3 +309,23 @@ def test_the_order_of_a_fold_is_the_lanes():
     for x in a[4 * lanes.LANES :]:
         tail = tail + x
     assert fastgrad.tensor(a).sum().item() == acc[0] + tail
+
+
+@pytest.mark.parametrize("columns", [2, 3, 16, 33, 100, 1025, 5000])
+def test_sums_of_columns_in_a_loop(columns):
+    rng = np.random.default_rng(columns)
+    for rows in (2, 127, 128, 129, 300, *([3000] if columns < 40 else [])):
+        data, bias = rng.normal(size=(rows, columns)), rng.normal(size=columns)
+
+        def run(data=data, bias=bias):
+            x = fastgrad.tensor(data, dtype=fastgrad.float32)
+            b = fastgrad.tensor(bias, dtype=fastgrad.float32, requires_grad=True)
+            y = fastgrad.tanh(x + b)
+            y.sum(-1).square().sum().backward()
+            inner = (x * 2).reshape(rows, 1, columns)
+            return [b.grad, y.sum(0), y.sum(0, keepdim=True), inner.sum((0, 1)), (inner + 1).sum(0)]
+
+        found = same_in_all_tiers(run, (1, 2) if columns in (3, 100) and rows > 100 else (1,))
+        down = np.tanh(data.astype("f4") + bias.astype("f4")).sum(0, dtype="f8")
+        np.testing.assert_allclose(np.frombuffer(found[1], np.float32), down, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(np.frombuffer(found[3], np.float32), data.sum(0) * 2, rtol=1e-3, atol=1e-3)

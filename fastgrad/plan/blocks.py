@@ -6,6 +6,8 @@ value that elements read is first repeated into such a block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..kernels import copy as copy_kernels
@@ -14,7 +16,7 @@ from ..kernels.loops import BLOCK
 
 if TYPE_CHECKING:
     from .assemble import Reference
-    from .loop import LoopUnit, Member, Total
+    from .loop import ColumnTotal, LoopUnit, Member, Total
 
 
 class Body:
@@ -41,24 +43,30 @@ class Body:
         for m in loop.members:
             for k in m.reads:
                 self._readers[k] = self._readers.get(k, 0) + 1
-        following: dict[int, list[Total]] = {}
+        following: dict[int, list[Callable[[], None]]] = {}  # what takes in a value as soon as it is there
         for t in loop.totals:
-            following.setdefault(t.of, []).append(t)
-            self._readers[t.of] = self._readers.get(t.of, 0) + 1
+            following.setdefault(t.of, []).append(partial(self._add_up, t))
+        for c in loop.column_totals:
+            following.setdefault(c.of, []).append(partial(self._add_rows, c))
+        for k in following:
+            self._readers[k] = self._readers.get(k, 0) + 1
         for number, m in enumerate(loop.members):
             self._member(number, m)
-            for t in following.pop(~number, ()):
-                self._add_up(t)
+            for take_in in following.pop(~number, ()):
+                take_in()
             for k in m.reads:
                 self._readers[k] -= 1
                 if self._readers[k] == 0:
                     self._give(k)
-        for totals in following.values():
-            for t in totals:
-                self._add_up(t)
+        for rest in following.values():
+            for take_in in rest:
+                take_in()
         for t in loop.row_totals:
             if t.whole:
-                self.records.append(loop.closing(t, t.y))
+                self.records.append(loop.closing(t))
+        for c in loop.column_totals:
+            if c.whole and c.groups > 1:
+                self.records.append(loop.column_closing(c))
 
     def record(self, m: Member, n: int, number: int = 0) -> list[Any]:
         """The record of a member."""
@@ -95,6 +103,13 @@ class Body:
         block = self._wide[~number] = self._take(loop.columns * dtype.itemsize)
         table = loop.emit.words.put((2, loop.count, 1, loop.columns, 0))
         self._add([copy_kernels.load(dtype.code), 0, block, source, table, 0], loop.columns, [0, self._step(~number)])
+
+    def _add_rows(self, c: ColumnTotal) -> None:
+        """The rows of a block, added to the sums of their groups."""
+        source, columns = self._where(c.of, self.loop.columns)[1], self.loop.columns
+        kernel = reduce_kernels.rows_sum(self.loop.emit.code(c.slot))
+        record = [kernel, 0, c.partials, source, columns, self.start]
+        self._add(record, 1, [0, self._step(c.of), 0, self.loop.chunk])
 
     def _add_up(self, t: Total) -> None:
         """The sum of a block."""

@@ -6,7 +6,7 @@ end. Inputs, views, and numbers converted when they are stored execute nothing a
 
 A loop is flat (n elements, and the full sums that end it), or it runs over rows: `columns` elements each, entries over the
 elements and entries over the rows, folds of rows (sum, prod, amax, amin over the last dimensions), entries over elements that read a
-row's value, and sums over all rows.
+row's value, and sums over all rows (of the rows' values, or column by column).
 """
 
 from __future__ import annotations
@@ -150,6 +150,11 @@ class _Grouping:
                 return unit
             if columns != units[unit].columns:  # all elements of the rows
                 return unit if n <= BLOCK else -1
+        if leading(entries[x].shape, node) and 1 < node.numel <= _COLUMNS and unit >= 0:
+            if units[unit].n == n and units[unit].takes(node.numel):
+                self._over_rows(unit, node.numel)
+                return unit
+            return -1
         if not _trailing(entries[x].shape, node.attrs) or not 1 < columns <= _COLUMNS:
             return -1
         bound = self.after.get(x, 0) if unit < 0 else unit
@@ -159,11 +164,17 @@ class _Grouping:
             newest = self.newest.get(n, -1)
             same = newest >= bound and units[newest].n == n and units[newest].columns == columns
             unit = newest if same else self._open(n, columns)
-        units[unit].columns = columns
-        units[unit].weight += 2
-        self.newest[node.numel] = max(self.newest.get(node.numel, -1), unit)
+        self._over_rows(unit, columns)
         self.member[slot] = unit
         return unit
+
+    def _over_rows(self, unit: int, columns: int) -> None:
+        """Let a loop run over rows, in which a reduction joins it."""
+        found = self.units[unit]
+        found.columns = columns
+        found.weight += 2
+        rows = found.n // columns
+        self.newest[rows] = max(self.newest.get(rows, -1), unit)
 
 
 def _trailing(shape: tuple[int, ...], dims: tuple[int, ...]) -> bool:
@@ -171,6 +182,13 @@ def _trailing(shape: tuple[int, ...], dims: tuple[int, ...]) -> bool:
     kept = [d for d, n in enumerate(shape) if d not in dims and n != 1]
     reduced = [d for d in dims if shape[d] != 1]
     return bool(reduced) and (not kept or kept[-1] < reduced[0])
+
+
+def leading(shape: tuple[int, ...], node: Any) -> bool:
+    """Whether a reduction adds up rows: over the first dimensions."""
+    kept = [d for d, n in enumerate(shape) if d not in node.attrs and n != 1]
+    reduced = [d for d in node.attrs if shape[d] != 1]
+    return node.op is arrays.sum and bool(kept and reduced) and reduced[-1] < kept[0]
 
 
 def geometry(section: Section, slots: list[int]) -> tuple[int, int]:
@@ -182,10 +200,12 @@ def geometry(section: Section, slots: list[int]) -> tuple[int, int]:
         if _kind(node) in _SCALAR_RULES:
             n = max(n, node.numel)
             continue
-        size = entries[section.canonical(node.operands[0])].numel
-        n = max(n, size)
-        if node.numel > 1 or node.op is not arrays.sum:
-            columns = size // node.numel
+        a = entries[section.canonical(node.operands[0])]
+        n = max(n, a.numel)
+        if leading(a.shape, node):
+            columns = node.numel
+        elif node.numel > 1 or node.op is not arrays.sum:
+            columns = a.numel // node.numel
     return n, columns
 
 

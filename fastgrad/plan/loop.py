@@ -23,7 +23,7 @@ from ..kernels.sweep import WORDS
 from ..ops import arrays
 from ..ops.table import Elementwise
 from .blocks import Body
-from .group import geometry
+from .group import geometry, leading
 from .section import is_contiguous, merge
 
 if TYPE_CHECKING:
@@ -72,6 +72,19 @@ class Total:
 
 
 @dataclass
+class ColumnTotal:
+    """The sum of all rows, column by column: `partials` has one for each group of rows, and is the result if there is one group;
+    `whole` if the loop adds these up, too."""
+
+    slot: int
+    of: int
+    y: Reference
+    partials: Reference
+    groups: int
+    whole: bool
+
+
+@dataclass
 class LoopUnit:
     """One loop while it is written."""
 
@@ -81,6 +94,7 @@ class LoopUnit:
     members: list[Member] = field(default_factory=list)
     totals: list[Total] = field(default_factory=list)  # of elements
     row_totals: list[Total] = field(default_factory=list)  # of rows' values
+    column_totals: list[ColumnTotal] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.n, self.columns = geometry(self.emit.section, self.slots)
@@ -114,21 +128,25 @@ class LoopUnit:
                 self._finish(total)
         for total in self.row_totals:
             if not total.whole:
-                self.emit.record(*self.closing(total, total.y))
+                self.emit.record(*self.closing(total))
+        for column in self.column_totals:
+            if not column.whole:
+                self.emit.record(*self.column_closing(column))
 
     def _ranges(self) -> list[tuple[int, int]]:
         """(start, size) of the parts that may run on several threads: whole blocks each."""
         weight = 0.0  # nanoseconds an iteration, roughly
         for slot in self.slots:
             node = self.emit.entries[slot]
-            size = max(node.numel, self.emit.entries[self.emit.section.canonical(node.operands[0])].numel)
+            size = max(node.numel, self._operand_of(node).numel)
             text = node.op.text(self._codes(node)) if isinstance(node.op, Elementwise) else ""
             weight += (0.15 + 0.7 * text.count("vmath.")) * (self.columns if size == self.n and self.columns else 1)
         parts = min(2 * pool.available(), MOST_PARTS) if weight * self.count >= PARALLEL else 1
-        blocks = (self.count + self.chunk - 1) // self.chunk
+        step = reduce_kernels.ROWS if self.columns else BLOCK
+        blocks = (self.count + step - 1) // step
         if parts < 3:  # one CPU
             return [(0, self.count)]
-        edges = [min(blocks * k // parts * self.chunk, self.count) for k in range(parts + 1)]
+        edges = [min(blocks * k // parts * step, self.count) for k in range(parts + 1)]
         return [(a, b - a) for a, b in pairwise(edges) if b > a]
 
     def _codes(self, node: Any) -> tuple[str, ...]:
@@ -197,13 +215,15 @@ class LoopUnit:
 
     def _is_total(self, node: Any) -> bool:
         """Whether a reduction is the sum of everything, and not a fold of rows."""
-        if not self.columns:
+        if not self.columns or self._is_of_rows(node) or leading(self._operand_of(node).shape, node):
             return True
-        return self._is_of_rows(node) or (node.numel == 1 and self.count > 1)
+        return node.numel == 1 and self.count > 1
+
+    def _operand_of(self, node: Any) -> Any:
+        return self.emit.entries[self.emit.section.canonical(node.operands[0])]
 
     def _is_of_rows(self, node: Any) -> bool:
-        size = self.emit.entries[self.emit.section.canonical(node.operands[0])].numel
-        return self.columns > 0 and size == self.count
+        return self.columns > 0 and self._operand_of(node).numel == self.count
 
     def _width(self, node: Any) -> int:
         return self.columns if self.columns and node.numel == self.n else 1
@@ -215,6 +235,13 @@ class LoopUnit:
             whole = single and self.count <= BLOCK
             y = emit._new(slot, emit._landing(slot, ()))
             self.row_totals.append(Total(slot, of, y, whole))
+            return
+        if self.columns and leading(self._operand_of(node).shape, node):
+            groups = (self.count + reduce_kernels.ROWS - 1) // reduce_kernels.ROWS
+            y = partials = emit._new(slot, emit._landing(slot, ()))
+            if groups > 1:
+                partials = emit.scratch(groups * self.columns * node.dtype.itemsize)
+            self.column_totals.append(ColumnTotal(slot, of, y, partials, groups, single or groups == 1))
             return
         whole = self.n <= BLOCK
         if whole:
@@ -308,11 +335,15 @@ class LoopUnit:
         sums = [fused.Sum(t.of, self.emit.code(t.slot), t.whole) for t in self.totals]
         if self.columns:
             closing = [fused.Sum(t.of, self.emit.code(t.slot), True) for t in self.row_totals if t.whole]
+            down = []
+            for c in self.column_totals:
+                y = memory(c.y) if c.whole and c.groups > 1 else -1
+                down.append(rows_kernels.ColumnSum(c.of, self.emit.code(c.slot), memory(c.partials), y))
             small = self.n <= fused.SMALL
             return rows_kernels.source(
                 rows_kernels.Rows(
-                    tuple(operands), tuple(steps), tuple(sums), tuple(closing), len(memories), self.columns,
-                    self.count if small else 0,
+                    tuple(operands), tuple(steps), tuple(sums), tuple(closing), tuple(down), len(memories),
+                    self.columns, self.count if small else 0,
                 )
             )  # fmt: skip
         small = self.n <= fused.SMALL or (self._matrix and self.n <= BLOCK)
@@ -328,6 +359,8 @@ class LoopUnit:
         words += [m.y for m in self.members if m.y is not None]
         words += [t.y for t in self.totals]
         words += [t.y for t in self.row_totals if t.whole]
+        for c in self.column_totals:
+            words += [c.partials, c.y] if c.whole and c.groups > 1 else [c.partials]
         first = len(self.emit.bodies)
         for k in range(0, len(words), WORDS):
             self.emit.bodies.append(words[k : k + WORDS])
@@ -348,9 +381,13 @@ class LoopUnit:
         blocks = (self.n + BLOCK - 1) // BLOCK
         emit.record(reduce_kernels.partial_sum(emit.code(slot)), blocks, y, total.y)
 
-    def closing(self, total: Total, y: Reference) -> list[Any]:
+    def column_closing(self, total: ColumnTotal) -> list[Any]:
+        """The record that adds the sums of groups of rows."""
+        return [reduce_kernels.rows_total(self.emit.code(total.slot)), total.groups, total.y, total.partials, self.columns]
+
+    def closing(self, total: Total) -> list[Any]:
         """The record that adds the values of all rows."""
-        code, of = self.emit.code(total.slot), self.members[~total.of].y
+        code, of, y = self.emit.code(total.slot), self.members[~total.of].y, total.y
         if self.count <= BLOCK:
             return [reduce_kernels.whole_sum(code), self.count, y, of]
         return [reduce_kernels.sum_kernel(code), self.count, y, of, self.emit.words.put((1, self.count, 1)), 0]
