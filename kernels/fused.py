@@ -291,7 +291,9 @@ def filled(step: Step) -> str:
 def _parts(loop: Loop) -> list[list[int]]:
     """The steps in parts with one elementary function each: a step stands in the first part that may have it."""
     part_of: list[int] = []
-    read_in: dict[int, int] = {}  # memory -> the last part that reads it, which a part that overwrites it must not precede
+    read_in: dict[
+        int, int
+    ] = {}  # memory -> the last part that reads it, which a part that overwrites it must not precede
     functions: list[str | None] = [None]  # for each part, its function: text for the trigonometry of one value
     for step in loop.steps:
         part = max([part_of[~x] for x in step.reads if x < 0], default=0)

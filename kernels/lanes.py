@@ -3,6 +3,7 @@ combined pairwise (k with k + half).
 
 `sum_lanes(a, base, count)` and its sisters fold `count` elements (a multiple of LANES, at least LANES) of a typed pointer. The
 order is part of the code, not of the compiler's choice, so that the bits are the same in every kernel that uses them.
+`add_rows` adds rows of a matrix, column by column, one row after another.
 """
 
 from llvmlite import ir
@@ -62,6 +63,46 @@ def _fold(name):
         return scalar(a, types.uintp, types.uintp), codegen
 
     return lanes
+
+
+@intrinsic
+def add_rows(typingctx, total, at, a, base, rows, columns, fresh):
+    """total[at + j] += a[base + j], then a[base + columns + j], ... for `rows` rows; from zero on if `fresh`."""
+    if not isinstance(a, types.CPointer) or a != total:
+        return None
+    scalar = a.dtype
+    word = ir.IntType(64)
+
+    def codegen(context, builder, signature, args):
+        total_at, at, a_at, base, rows, columns, fresh = args
+        element, align = context.get_data_type(scalar), context.get_abi_sizeof(context.get_data_type(scalar))
+        found = {w: cgutils.alloca_once(builder, ir.VectorType(element, w)) for w in (32, 16, 8, 4, 2, 1)}
+        add = builder.fadd if isinstance(scalar, types.Float) else builder.add
+
+        def piece(offset, width):
+            vector = ir.VectorType(element, width)
+
+            def place(pointer, index):
+                return builder.bitcast(builder.gep(pointer, [builder.add(index, offset)]), vector.as_pointer())
+
+            target = place(total_at, at)
+            zero = ir.Constant(vector, [0] * width)
+            builder.store(builder.select(fresh, zero, builder.load(target, align=align)), found[width])
+            with cgutils.for_range(builder, rows) as loop:
+                row = place(a_at, builder.add(base, builder.mul(loop.index, columns)))
+                builder.store(add(builder.load(found[width]), builder.load(row, align=align)), found[width])
+            builder.store(builder.load(found[width]), target, align=align)
+
+        with cgutils.for_range(builder, builder.udiv(columns, ir.Constant(word, LANES))) as loop:
+            piece(builder.mul(loop.index, ir.Constant(word, LANES)), LANES)
+        for width in (16, 8, 4, 2, 1):  # the columns that are left, by the bits of their number
+            bits = builder.and_(columns, ir.Constant(word, width))
+            with builder.if_then(builder.icmp_unsigned("!=", bits, ir.Constant(word, 0))):
+                piece(builder.and_(columns, ir.Constant(word, -2 * width)), width)
+        return context.get_dummy_value()
+
+    numbers = [types.uintp] * 3
+    return types.void(total, types.uintp, a, *numbers, types.boolean), codegen
 
 
 sum_lanes = _fold("sum")

@@ -21,10 +21,11 @@ from .lanes import LANES
 from .loops import BLOCK
 
 ROWS = 128
+STREAMS = 8  # rows that are read at a time
 
 _HEAD = """
 from numba import float32, float64, int32, int64, njit, uint8, uintp
-from fastgrad.kernels.lanes import LANES, amax_lanes, amin_lanes, prod_lanes, sum_lanes
+from fastgrad.kernels.lanes import LANES, add_rows, amax_lanes, amin_lanes, prod_lanes, sum_lanes
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at
 """
 
@@ -149,20 +150,26 @@ def kernel(record):
     return build(source)
 
 
+def add_groups(indent: str, partials: str, a: str, base: str, count: str, columns: str) -> str:
+    """Source that adds `count` rows from number `first` on, which lie from `base` on, to the sums of their groups."""
+    lines = [
+        "done = 0",
+        f"while done < {count}:",
+        f"    size = min({ROWS} - (first + done) % {ROWS}, {count} - done)",
+        f"    at = uintp((first + done) // {ROWS}) * uintp({columns})",
+        f"    here = uintp({base}) + uintp(done) * uintp({columns})",
+        f"    add_rows({partials}, at, {a}, here, uintp(size), uintp({columns}), (first + done) % {ROWS} == 0)",
+        "    done += size",
+    ]
+    return "\n".join(indent + line for line in lines)
+
+
 def rows_sum(dtype: str) -> int:
     """The kernel that adds some rows to the sums of the groups of ROWS rows that they belong to."""
-    kind = _accumulator(dtype)
     source = f"""{_HEAD}
 def kernel(record):
     partials, a, columns, first = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), uintp(record[4]), record[5]
-    for r in range(record[1]):
-        row = uintp(r) * columns
-        y = uintp((first + r) // {ROWS}) * columns
-        if (first + r) % {ROWS} == 0:
-            for i in range(columns):
-                partials[y + i] = {kind}(0)
-        for i in range(columns):
-            partials[y + i] += a[row + i]
+{add_groups("    ", "partials", "a", "0", "record[1]", "columns")}
 """
     return build(source)
 
@@ -201,12 +208,9 @@ def kernel(record):
         done = 0
         while done < reduced:
             size = min({ROWS}, reduced - done)
-            for i in range(width):
-                scratch[i] = {kind}(0)
-            for r in range(done, done + size):
-                row = uintp((o * reduced + r) * inner)
-                for i in range(width):
-                    scratch[i] += a[row + i]
+            for r in range(0, size, {STREAMS}):
+                row = uintp((o * reduced + done + r) * inner)
+                add_rows(scratch, uintp(0), a, row, uintp(min({STREAMS}, size - r)), width, r == 0)
             for i in range(width):
                 y[target + i] += scratch[i]
             done += size

@@ -19,7 +19,7 @@ from .elementwise import TRIGONOMETRY, TYPES, pointer
 from .fused import Operand, Step, Sum, filled
 from .loops import BLOCK
 from .reduce import ROWS as ROWS_OF_GROUP
-from .reduce import fold_function, fold_name
+from .reduce import add_groups, fold_function, fold_name
 
 CHUNK = 512  # elements that pass from stage to stage at a time, if they are several rows
 LONG = 64  # rows from this length on are loops of their own
@@ -136,7 +136,9 @@ class _Text:
                             self.spread.setdefault(number, set()).add(x)
                     last[name] = max(last.get(name, 0), number)
                     size[name] = here
-                    if name[0] == "w" and x < 0 and rows.steps[~x].result < 0:  # the row's value is read until it is repeated
+                    if (
+                        name[0] == "w" and x < 0 and rows.steps[~x].result < 0
+                    ):  # the row's value is read until it is repeated
                         own = f"t{~x}"
                         begin[own], size[own] = self.stage_of[~x], (rows.steps[~x].dtype, self.chunk)
                         last[own] = max(last.get(own, 0), begin[name])
@@ -165,7 +167,9 @@ class _Text:
 
     def _keeps(self, name: str) -> bool:
         """Whether a block is filled once for all rows."""
-        return name[0] == "s" or (name[0] == "w" and name[1] == "x" and self.rows.operands[int(name[2:])].steps == (0, 1))
+        return name[0] == "s" or (
+            name[0] == "w" and name[1] == "x" and self.rows.operands[int(name[2:])].steps == (0, 1)
+        )
 
     def _block_name(self, x: int, stage: int) -> tuple[str, tuple[str, int]]:
         """The block in which a stage finds what it reads ("" if it is elsewhere), its dtype and size. t: a step's values, w: what is
@@ -236,12 +240,18 @@ class _Text:
             self.add(1, f"first, count = 0, {rows.rows}")
             self.chunk_of_rows(1)
         else:
-            self.add(1, "first, end = start, start + n", "while first < end:", f"    count = min({self.chunk}, end - first)")
+            self.add(
+                1, "first, end = start, start + n", "while first < end:", f"    count = min({self.chunk}, end - first)"
+            )
             self.chunk_of_rows(2)
             self.add(2, "first += count")
         for k, total in enumerate(rows.sums):
             of = total.of
-            source = self.block(f"s{~of}") if of < 0 and rows.steps[~of].result < 0 else f"{'t' if of < 0 else 'x'}{of if of >= 0 else ~of}_at"
+            source = (
+                self.block(f"s{~of}")
+                if of < 0 and rows.steps[~of].result < 0
+                else f"{'t' if of < 0 else 'x'}{of if of >= 0 else ~of}_at"
+            )
             self.add(1, f"sum{k}_at[0] = {self.function('sum', total.dtype)}({source}, 0, n * {rows.columns})")
         for k, total in enumerate(rows.closing):
             self.add(1, f"closing{k}_at[0] = {self.function('sum', total.dtype)}(t{~total.of}_at, 0, n)")
@@ -284,25 +294,18 @@ class _Text:
     def add_rows(self, depth: int, k: int, column: ColumnSum) -> None:
         """The chunk's rows, added to the sums of their groups."""
         rows, step = self.rows, self.rows.steps[~column.of]
-        kind, size, memories = TYPES[column.dtype][1], f"uintp({rows.columns})", rows.memories
-        if step.result >= 0:
-            value = f"read(t{~column.of}_at, uintp(base) + i * {size} + j, {step.result}, {memories})"
-        else:
-            value = f"{self.block(f't{~column.of}')}[i * {size} + j]"
-        self.add(depth, "for i in range(uintp(count)):")
-        self.add(depth + 1, "position = uintp(first) + i", f"at = position // uintp({ROWS_OF_GROUP}) * {size}")
-        self.add(depth + 1, f"if position % uintp({ROWS_OF_GROUP}) == uintp(0):", f"    for j in range({size}):")
-        self.add(depth + 3, f"write(part{k}_at, at + j, {kind}(0), {column.partials}, {memories})")
-        self.add(depth + 1, f"for j in range({size}):")
-        total = f"{kind}(read(part{k}_at, at + j, {column.partials}, {memories}) + {value})"
-        self.add(depth + 2, f"write(part{k}_at, at + j, {total}, {column.partials}, {memories})")
+        source, base = (f"t{~column.of}_at", "base") if step.result >= 0 else (self.block(f"t{~column.of}"), "0")
+        text = add_groups("    " * depth, f"part{k}_at", source, base, "count", str(rows.columns))
+        self.lines += text.splitlines()
 
     def columns_total(self, k: int, column: ColumnSum) -> None:
         """The sums of all groups."""
         kind, size, memories = TYPES[column.dtype][1], f"uintp({self.rows.columns})", self.rows.memories
         self.add(1, f"for j in range({size}):")
         self.add(2, f"write(down{k}_at, j, {kind}(0), {column.result}, {memories})")
-        self.add(1, f"for i in range(uintp((n + {ROWS_OF_GROUP - 1}) // {ROWS_OF_GROUP})):", f"    for j in range({size}):")
+        self.add(
+            1, f"for i in range(uintp((n + {ROWS_OF_GROUP - 1}) // {ROWS_OF_GROUP})):", f"    for j in range({size}):"
+        )
         part = f"read(part{k}_at, i * {size} + j, {column.partials}, {memories})"
         total = f"{kind}(read(down{k}_at, j, {column.result}, {memories}) + {part})"
         self.add(3, f"write(down{k}_at, j, {total}, {column.result}, {memories})")
@@ -370,8 +373,9 @@ class _Text:
         for x in sorted({x for k in inside for x in rows.steps[k].reads}):
             if x < 0 and not rows.steps[~x].wide:
                 self.add(depth + 1, f"t{~x} = {self.row_value(x, 'row')}")
-            elif x >= 0 and rows.operands[x].steps not in ((), (1,), None) and rows.operands[x].steps[1] == 0:  # type: ignore[index]
-                self.add(depth + 1, f"x{x} = {self.read(x, f'uintp((first + int64(row)) * {rows.operands[x].steps[0]})')}")  # type: ignore[index]
+            steps = rows.operands[x].steps if x >= 0 else None
+            if steps is not None and len(steps) == 2 and steps[1] == 0:
+                self.add(depth + 1, f"x{x} = {self.read(x, f'uintp((first + int64(row)) * {steps[0]})')}")
         self.add(depth + 1, f"here = row * uintp({rows.columns})", "at = uintp(base) + here")
         self.add(depth + 1, f"for j in range(uintp({rows.columns})):")
         self.element(depth + 2, stage, "at + j", "here + j", quick)
@@ -433,7 +437,7 @@ from numba import float32, float64, int32, int64, njit, uint8, uintp
 from fastgrad.kernels import {modules}
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at, read, write
 from fastgrad.kernels.native import float32_block, float64_block, int32_block, int64_block, uint8_block
-from fastgrad.kernels.lanes import LANES, amax_lanes, amin_lanes, prod_lanes, sum_lanes
+from fastgrad.kernels.lanes import LANES, add_rows, amax_lanes, amin_lanes, prod_lanes, sum_lanes
 {functions}
 
 def kernel(record):

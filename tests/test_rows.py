@@ -193,7 +193,12 @@ def test_strided_rows():
         parts = [x.t(), x[:, 3:40], x[::2, ::3], x[:, :1].expand(70, 90), x[3].expand(20, 90)]
         found = [F.softmax(p, -1) for p in parts]
         found += [p.sum(-1) + p.amax(-1) for p in parts]
-        return [*found, (x[:, :50] * x[:, 40:]).sum(-1) * s[:70, 1], x - s[:70, 2:], (x * x[:, :1]).sum(-1) + s[5:75, 0]]
+        return [
+            *found,
+            (x[:, :50] * x[:, 40:]).sum(-1) * s[:70, 1],
+            x - s[:70, 2:],
+            (x * x[:, :1]).sum(-1) + s[5:75, 0],
+        ]
 
     same_in_all_tiers(run)
 
@@ -317,7 +322,7 @@ def test_sums_of_columns_in_a_loop(columns):
     for rows in (2, 127, 128, 129, 300, *([3000] if columns < 40 else [])):
         data, bias = rng.normal(size=(rows, columns)), rng.normal(size=columns)
 
-        def run(data=data, bias=bias):
+        def run(data=data, bias=bias, rows=rows):
             x = fastgrad.tensor(data, dtype=fastgrad.float32)
             b = fastgrad.tensor(bias, dtype=fastgrad.float32, requires_grad=True)
             y = fastgrad.tanh(x + b)

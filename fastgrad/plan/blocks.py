@@ -30,7 +30,9 @@ class Body:
         self.advance: list[list[int]] = []
         self._local: dict[int, Reference] = {}  # blocks of values that stay inside, by ~number
         self._wide: dict[int, Reference] = {}  # blocks of rows' values that are repeated for the elements
-        self._idle: list[tuple[int, int]] = []  # (offset, bytes) of blocks whose value nobody reads any more in an iteration
+        self._idle: list[
+            tuple[int, int]
+        ] = []  # (offset, bytes) of blocks whose value nobody reads any more in an iteration
         self._readers: dict[int, int] = {}
 
     def write(self) -> None:

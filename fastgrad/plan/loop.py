@@ -208,7 +208,9 @@ class LoopUnit:
             self.members.append(member)
             private = emit.remaining[slot] == uses.get(number, 0) and slot not in emit.saved_roots
             if not private:
-                landing = None if careful else emit._landing(slot, self._element_reads(described[: k + 1], member.width))
+                landing = (
+                    None if careful else emit._landing(slot, self._element_reads(described[: k + 1], member.width))
+                )
                 member.y = emit._new(slot, landing)
             elif number in over_rows:
                 member.y = emit.scratch(self.count * node.dtype.itemsize)
@@ -339,11 +341,11 @@ class LoopUnit:
             for c in self.column_totals:
                 y = memory(c.y) if c.whole and c.groups > 1 else -1
                 down.append(rows_kernels.ColumnSum(c.of, self.emit.code(c.slot), memory(c.partials), y))
-            small = self.n <= fused.SMALL
+            rows = self.count if self.n <= fused.SMALL else 0
             return rows_kernels.source(
                 rows_kernels.Rows(
                     tuple(operands), tuple(steps), tuple(sums), tuple(closing), tuple(down), len(memories),
-                    self.columns, self.count if small else 0,
+                    self.columns, rows,
                 )
             )  # fmt: skip
         small = self.n <= fused.SMALL or (self._matrix and self.n <= BLOCK)
@@ -383,7 +385,13 @@ class LoopUnit:
 
     def column_closing(self, total: ColumnTotal) -> list[Any]:
         """The record that adds the sums of groups of rows."""
-        return [reduce_kernels.rows_total(self.emit.code(total.slot)), total.groups, total.y, total.partials, self.columns]
+        return [
+            reduce_kernels.rows_total(self.emit.code(total.slot)),
+            total.groups,
+            total.y,
+            total.partials,
+            self.columns,
+        ]
 
     def closing(self, total: Total) -> list[Any]:
         """The record that adds the values of all rows."""

@@ -17,7 +17,19 @@ from ..ops import arrays
 class Section:
     """One run's entries and what it has to deliver."""
 
-    __slots__ = ("_flat", "_spread", "bindings", "entries", "folded", "numbers", "order", "same", "save", "want", "writes")
+    __slots__ = (
+        "_flat",
+        "_spread",
+        "bindings",
+        "entries",
+        "folded",
+        "numbers",
+        "order",
+        "same",
+        "save",
+        "want",
+        "writes",
+    )
 
     def __init__(
         self, entries: Sequence[Any], writes: dict[int, int], want: Sequence[int], save: Iterable[int]
