@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .copy import LOAD
 from .elementwise import TRIGONOMETRY, TYPES, pointer
 from .loops import BLOCK
-from .reduce import LANES, block_of, wide
+from .reduce import block_of, wide
 
 SMALL = 64  # loops up to this length have it as a constant
 CHUNK = 256  # elements that pass from part to part at a time
@@ -26,22 +26,27 @@ NAMES = "abcd"
 @dataclass(frozen=True)
 class Operand:
     """What a loop reads: `steps` is () for one number, (1,) for elements side by side, (row, column) for the element steps of
-    a matrix of `Loop.columns` columns, or None for what is loaded into a block first. `memory` numbers distinct memory."""
+    a matrix of `Loop.columns` columns, or None for what is loaded into a block first. `memory` numbers distinct memory. `wide`: a
+    loop over rows reads it for each element of a row."""
 
     dtype: str
     steps: tuple[int, ...] | None
     memory: int
+    wide: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
     """One operation: its expression over `a, b, c, d`, what these are (numbers of operands, or of earlier steps as ~number), and
-    its dtype; `result`: the memory that its value is written to, or -1."""
+    its dtype; `result`: the memory that its value is written to, or -1. In a loop over rows it is `wide` (computed for each
+    element of a row) or computed once a row; a `fold` of that name reduces the elements of the row."""
 
     expression: str
     reads: tuple[int, ...]
     dtype: str
     result: int = -1
+    wide: bool = False
+    fold: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Loop:
     columns: int = 0
 
 
-def _name(number: int) -> str:
+def name_of(number: int) -> str:
     return f"t{~number}" if number < 0 else f"x{number}"
 
 
@@ -80,7 +85,7 @@ class _Text:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.lines: list[str] = []
-        self.parts = [list(range(len(loop.steps)))] if loop.n == 1 else _parts(loop.steps)
+        self.parts = [list(range(len(loop.steps)))] if loop.n == 1 else _parts(loop)
         part_of = {k: number for number, part in enumerate(self.parts) for k in part}
         self.crossing: set[int] = (
             set()
@@ -172,7 +177,7 @@ class _Text:
                 self.add(depth, f"x{k} = {self._read(k, far)}")
         for k in self.parts[part]:
             step = loop.steps[k]
-            text = _filled(step)
+            text = filled(step)
             if quick:
                 for argument, kind in sorted({(m[3], m[2].upper()) for m in TRIGONOMETRY.finditer(text)}):
                     self.add(depth, f"large |= uint8(abs({argument}) > vmath.TRIG_LIMIT_{kind})")
@@ -189,7 +194,7 @@ class _Text:
         for k, total in enumerate(loop.sums):
             here_now = ~total.of in self.parts[part] if total.of < 0 else part == len(self.parts) - 1
             if here_now and not self._in_memory(total.of):
-                self.add(depth, f"sum{k}_block[{here}] = {_name(total.of)}")
+                self.add(depth, f"sum{k}_block[{here}] = {name_of(total.of)}")
 
     def elements(self, depth: int, part: int, quick: bool) -> None:
         """The elements of a chunk: `count` of them from `first` on."""
@@ -225,7 +230,7 @@ class _Text:
         """A chunk; where an argument of a trigonometric function turns out to be huge, a part runs again the careful way."""
         emit = getattr(self, write)
         for part, steps in enumerate(self.parts):
-            if any(TRIGONOMETRY.search(_filled(self.loop.steps[k])) for k in steps):
+            if any(TRIGONOMETRY.search(filled(self.loop.steps[k])) for k in steps):
                 self.add(depth, "large = uint8(0)")
                 emit(depth, part, True)
                 self.add(depth, "if large != 0:")
@@ -239,7 +244,7 @@ class _Text:
             kind = TYPES[part.dtype][1]
             source, base = f"sum{k}_block", "0"
             if self._in_memory(part.of):
-                source, base = f"{_name(part.of)}_at", "base"
+                source, base = f"{name_of(part.of)}_at", "base"
             self.lines += block_of(source, base, kind, "    " * depth).splitlines()
             if part.whole:
                 self.add(depth, f"sum{k}_at[0] = {kind}({wide(part.dtype)}(0) + total)")
@@ -277,20 +282,24 @@ class _Text:
         self.add(2, "base += size")
 
 
-def _filled(step: Step) -> str:
+def filled(step: Step) -> str:
     """A step's expression with the names of what it reads."""
-    names = {letter: _name(x) for letter, x in zip(NAMES, step.reads, strict=False)}
+    names = {letter: name_of(x) for letter, x in zip(NAMES, step.reads, strict=False)}
     return re.sub(r"\b[abcd]\b", lambda found: names[found.group()], step.expression)
 
 
-def _parts(steps: tuple[Step, ...]) -> list[list[int]]:
+def _parts(loop: Loop) -> list[list[int]]:
     """The steps in parts with one elementary function each: a step stands in the first part that may have it."""
     part_of: list[int] = []
+    read_in: dict[
+        int, int
+    ] = {}  # memory -> the last part that reads it, which a part that overwrites it must not precede
     functions: list[str | None] = [None]  # for each part, its function: text for the trigonometry of one value
-    for step in steps:
+    for step in loop.steps:
         part = max([part_of[~x] for x in step.reads if x < 0], default=0)
+        part = max(part, read_in.get(step.result, 0))
         if "vmath." in step.expression:
-            text = _filled(step)
+            text = filled(step)
             angle = TRIGONOMETRY.search(text)
             name = f"angle {angle[3]}" if angle is not None else text
             while part < len(functions) and functions[part] not in (None, name if angle is not None else None):
@@ -299,6 +308,8 @@ def _parts(steps: tuple[Step, ...]) -> list[list[int]]:
                 functions.append(None)
             functions[part] = name
         part_of.append(part)
+        for memory in [loop.operands[x].memory for x in step.reads if x >= 0]:
+            read_in[memory] = max(read_in.get(memory, 0), part)
     return [[k for k, at in enumerate(part_of) if at == part] for part in range(len(functions))]
 
 
@@ -307,8 +318,8 @@ from numba import float32, float64, int32, int64, njit, uint8, uintp
 from fastgrad.kernels import {modules}
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at, read, write
 from fastgrad.kernels.native import float32_block, float64_block, int32_block, int64_block, uint8_block
+from fastgrad.kernels.lanes import LANES, sum_lanes
 {load}
-LANES = {lanes}
 
 def kernel(record):
 """
@@ -322,4 +333,4 @@ def source(loop: Loop) -> str:
     body = "\n".join(text.lines)
     modules = ", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in body])
     load = LOAD if any(x.steps is None for x in loop.operands) else ""
-    return _HEAD.format(modules=modules, load=load, lanes=LANES) + body + "\n"
+    return _HEAD.format(modules=modules, load=load) + body + "\n"

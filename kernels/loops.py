@@ -2,10 +2,13 @@
 
 The block-wise loop of tier 1 runs a group of records block by block, so that their intermediates stay in the L1 cache.
 
-Record of a loop: [kernel, n, body, count, advance, pointers, start, 0]. `body` is the address of `count` ordinary records over
-BLOCK elements, `advance` that of an int64 table with WORDS entries a record: by how many bytes (or units) each word of the record
-moves from one block to the next. Word 1 of a body record is the number of elements and is set by the loop. `pointers` and
-`start` are for the fused kernel that may take this one's place (`fused.py`).
+Record of a loop: [kernel, n, body, count, advance, pointers, start, chunk]. `body` is the address of `count` ordinary records over
+`chunk` iterations, `advance` that of an int64 table with WORDS entries a record: by how many bytes (or units) each word of the
+record moves from one chunk to the next, and in the place of word 1 how many elements an iteration is. Word 1 of a body record
+is the number of elements and is set by the loop. An iteration is an element, and a chunk is BLOCK of them, or an iteration is a
+row, and body records are over rows (1) or their elements (as many as there are columns). `count` may have 2**32 times a number of
+closing records added, which follow the body's and run once at the end. `pointers` and `start` are for the fused kernel that may
+take this one's place (`fused.py`, `rows.py`).
 
 BLOCK is also the partition of every reduction, so a loop cut into blocks and a kernel that runs through give the same bits.
 
@@ -19,34 +22,33 @@ that the table gives for each iteration.
 from .build import build
 
 BLOCK = 1024
+CLOSING = 1 << 32  # what `count` has for each closing record
 
 _SOURCE = """
 from fastgrad.kernels.native import call_kernel, int64_at
 from fastgrad.kernels.sweep import WORDS
-from fastgrad.kernels.loops import BLOCK
+from fastgrad.kernels.loops import CLOSING
 
 def kernel(record):
-    n, body, count = record[1], record[2], record[3]
-    words = int64_at(body)
-    if n <= BLOCK:
-        for i in range(count):
-            words[i * WORDS + 1] = n
-            call_kernel(words[i * WORDS], body + 8 * WORDS * i)
-        return
-    advance = int64_at(record[4])
+    n, body, count, closing, chunk = record[1], record[2], record[3] % CLOSING, record[3] // CLOSING, record[7]
+    words, advance = int64_at(body), int64_at(record[4])
     total = count * WORDS
     done = 0
     while done < n:
-        size = min(BLOCK, n - done)
+        size = min(chunk, n - done)
         for i in range(count):
-            words[i * WORDS + 1] = size
+            words[i * WORDS + 1] = size * advance[i * WORDS + 1]
             call_kernel(words[i * WORDS], body + 8 * WORDS * i)
-        for j in range(total):
-            words[j] += advance[j]
         done += size
-    blocks = (n + BLOCK - 1) // BLOCK
-    for j in range(total):
-        words[j] -= advance[j] * blocks
+        if n > chunk:
+            for j in range(total):
+                words[j] += advance[j]
+    if n > chunk:
+        chunks = (n + chunk - 1) // chunk
+        for j in range(total):
+            words[j] -= advance[j] * chunks
+    for i in range(count, count + closing):
+        call_kernel(words[i * WORDS], body + 8 * WORDS * i)
 """
 
 

@@ -1,49 +1,49 @@
 """Reductions over (outer, reduced, inner) contiguous arrays, in one fixed order whatever runs them.
 
 A sum over the last axis is cut into blocks of BLOCK elements; a block is added up in LANES interleaved accumulators that are
-combined pairwise; the blocks' sums are added in float64. A sum with an inner axis adds ROWS rows into a scratch row and the
-scratch rows into the result. Because the partition is fixed, a loop that produces a block at a time (`block_sum`) and adds
-the partial sums afterwards (`partial_sum`) gives the bits of the kernel that runs through (`reduction`).
+combined pairwise; the blocks' sums are added in float64. Other folds over the last axis run in LANES accumulators, too. A sum
+with an inner axis adds ROWS rows into a scratch row and the scratch rows into the result. Because the partition is fixed, a
+loop that produces a block, a row or some rows at a time (`block_sum`, `row_fold`, `rows_sum`) and adds the partial sums
+afterwards (`partial_sum`, `rows_total`) gives the bits of the kernel that runs through (`reduction`).
 
 Records: reduction   [kernel, n, y, a, table, scratch, 0, 0]   table: outer, reduced, inner
          block_sum   [kernel, n, partial, a, 0, 0, 0, 0]
          whole_sum   [kernel, n, y, a, 0, 0, 0, 0]
          partial_sum [kernel, blocks, y, partials, 0, 0, 0, 0]
+         row_fold    [kernel, rows, y, a, columns, 0, 0, 0]
+         rows_sum    [kernel, rows, partials, a, columns, first row, 0, 0]
+         rows_total  [kernel, groups, y, partials, columns, 0, 0, 0]
 """
 
 from .build import build
 from .elementwise import TYPES, pointer
+from .lanes import LANES
 from .loops import BLOCK
 
-LANES = 32
 ROWS = 128
+STREAMS = 8  # rows that are read at a time
 
 _HEAD = """
-from numba import float32, float64, int32, int64, uint8, uintp
+from numba import float32, float64, int32, int64, njit, uint8, uintp
+from fastgrad.kernels.lanes import LANES, add_rows, amax_lanes, amin_lanes, prod_lanes, sum_lanes
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at
 """
 
 
-def _pairwise(names: list[str]) -> str:
-    while len(names) > 1:
-        half = len(names) // 2
-        names = [f"({names[i]} + {names[i + half]})" for i in range(half)]
-    return names[0]
-
-
 def block_of(pointer_name: str, base: str, kind: str, indent: str) -> str:
     """Source that adds `size` elements of a pointer from `base` on and leaves the sum in `total`."""
-    lanes = [f"s{k}" for k in range(LANES)]
-    lines = [f"{lane} = {kind}(0)" for lane in lanes]
-    lines += [
-        "whole = size // LANES * LANES",
-        f"at, end = uintp({base}), uintp({base}) + uintp(whole)",
+    lines = [
+        f"at, end = uintp({base}), uintp({base}) + uintp(size)",
+        f"total = {kind}(0)",
+        "if size >= LANES:",
+        f"    total = {kind}({kind}(0) + sum_lanes({pointer_name}, at, uintp(size)))",
+        "    at += uintp(size // LANES * LANES)",
+        f"tail = {kind}(0)",
         "while at < end:",
+        f"    tail += {pointer_name}[at]",
+        "    at += uintp(1)",
+        "total = total + tail",
     ]
-    lines += [f"    {lane} += {pointer_name}[at + uintp({k})]" for k, lane in enumerate(lanes)]
-    lines += ["    at += uintp(LANES)"]
-    lines += ["tail = " + kind + "(0)", "for i in range(uintp(whole), uintp(size)):"]
-    lines += [f"    tail += {pointer_name}[uintp({base}) + i]", f"total = {_pairwise(lanes)} + tail"]
     return "\n".join(indent + line for line in lines)
 
 
@@ -55,7 +55,6 @@ def block_sum(dtype: str) -> int:
     """The kernel that adds one block."""
     kind = _accumulator(dtype)
     source = f"""{_HEAD}
-LANES = {LANES}
 def kernel(record):
     size, y, a = record[1], {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
 {block_of("a", "0", kind, "    ")}
@@ -73,7 +72,6 @@ def whole_sum(dtype: str) -> int:
     """The kernel that adds up to BLOCK elements to the complete sum."""
     kind = _accumulator(dtype)
     source = f"""{_HEAD}
-LANES = {LANES}
 def kernel(record):
     size, y, a = record[1], {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3])
 {block_of("a", "0", kind, "    ")}
@@ -95,45 +93,30 @@ def kernel(record):
     return build(source)
 
 
-def sum_kernel(dtype: str) -> int:
-    """The kernel that adds over the middle axis of (outer, reduced, inner)."""
+def fold_function(name: str, dtype: str, columns: int = 0) -> str:
+    """Source of `<name>_<dtype>(a, base, columns)`: the fold (sum, prod, amax, amin) of `columns` elements from `base` on.
+
+    `columns` as an argument here is the number if it is known, which then stands in the text (and in the name).
+    """
     kind = _accumulator(dtype)
-    source = f"""{_HEAD}
-LANES = {LANES}
-def kernel(record):
-    y, a, table, scratch = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4]), {pointer(dtype)}(record[5])
-    outer, reduced, inner = table[0], table[1], table[2]
-    if inner == 1:
-        for o in range(outer):
-            result = {wide(dtype)}(0)
-            done = 0
-            while done < reduced:
-                size = min({BLOCK}, reduced - done)
-                base = o * reduced + done
-{block_of("a", "base", kind, " " * 16)}
-                result += total
-                done += size
-            y[o] = {kind}(result)
-        return
-    width = uintp(inner)
-    for o in range(outer):
-        target = uintp(o * inner)
-        for i in range(width):
-            y[target + i] = {kind}(0)
-        done = 0
-        while done < reduced:
-            size = min({ROWS}, reduced - done)
-            for i in range(width):
-                scratch[i] = {kind}(0)
-            for r in range(done, done + size):
-                row = uintp((o * reduced + r) * inner)
-                for i in range(width):
-                    scratch[i] += a[row + i]
-            for i in range(width):
-                y[target + i] += scratch[i]
-            done += size
-"""
-    return build(source)
+    size = str(columns) if columns else "columns"
+    lines = ["@njit", f"def {fold_name(name, dtype, columns)}(a, base, columns):"]
+    if name == "sum" and columns and columns < LANES:  # one block without a full set of lanes is its tail
+        lines += [f"    tail = {kind}(0)", f"    for i in range(uintp({size})):", "        tail += a[uintp(base) + i]"]
+        lines += [f"    return {kind}({wide(dtype)}(0) + tail)"]
+    elif name == "sum":
+        lines += [f"    result = {wide(dtype)}(0)", "    done = 0", f"    while done < {size}:"]
+        lines += [f"        size = min({BLOCK}, {size} - done)"]
+        lines += block_of("a", "base + done", kind, " " * 8).splitlines()
+        lines += ["        result += total", "        done += size", f"    return {kind}(result)"]
+    else:
+        lines += _lanes(name, kind, size, columns)
+    return "\n".join(lines) + "\n"
+
+
+def fold_name(name: str, dtype: str, columns: int = 0) -> str:
+    """What `fold_function` calls its function."""
+    return f"{name}_{dtype}_{columns or 'n'}"
 
 
 # How a running value takes in the next element x, by name; NaN wins in max and min, as in PyTorch.
@@ -144,15 +127,111 @@ _FOLDS = {
 }
 
 
+def _lanes(name: str, kind: str, size: str, columns: int) -> list[str]:
+    """The body of a fold that is no sum: LANES accumulators, then the elements that are left."""
+    lines = ["    at, end = uintp(base), uintp(base) + uintp(" + size + ")"]
+    lines += [f"    value = {kind}(1)" if name == "prod" else f"    value = {kind}(a[at])"]
+    if not columns or columns >= LANES:
+        lines += [f"    if {size} >= LANES:", f"        value = {name}_lanes(a, at, uintp({size}))"]
+        lines += [f"        at += uintp({size} // LANES * LANES)"]
+    lines += ["    while at < end:", "        x = a[at]", f"        value = {kind}({_FOLDS[name]})"]
+    return [*lines, "        at += uintp(1)", "    return value"]
+
+
+def row_fold(name: str, dtype: str) -> int:
+    """The kernel that folds every row."""
+    source = f"""{_HEAD}
+{fold_function(name, dtype)}
+def kernel(record):
+    y, a, columns = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), record[4]
+    for r in range(record[1]):
+        y[r] = {fold_name(name, dtype)}(a, r * columns, columns)
+"""
+    return build(source)
+
+
+def add_groups(indent: str, partials: str, a: str, base: str, count: str, columns: str) -> str:
+    """Source that adds `count` rows from number `first` on, which lie from `base` on, to the sums of their groups."""
+    lines = [
+        "done = 0",
+        f"while done < {count}:",
+        f"    size = min({ROWS} - (first + done) % {ROWS}, {count} - done)",
+        f"    at = uintp((first + done) // {ROWS}) * uintp({columns})",
+        f"    here = uintp({base}) + uintp(done) * uintp({columns})",
+        f"    add_rows({partials}, at, {a}, here, uintp(size), uintp({columns}), (first + done) % {ROWS} == 0)",
+        "    done += size",
+    ]
+    return "\n".join(indent + line for line in lines)
+
+
+def rows_sum(dtype: str) -> int:
+    """The kernel that adds some rows to the sums of the groups of ROWS rows that they belong to."""
+    source = f"""{_HEAD}
+def kernel(record):
+    partials, a, columns, first = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), uintp(record[4]), record[5]
+{add_groups("    ", "partials", "a", "0", "record[1]", "columns")}
+"""
+    return build(source)
+
+
+def rows_total(dtype: str) -> int:
+    """The kernel that adds the sums of groups of rows."""
+    source = f"""{_HEAD}
+def kernel(record):
+    y, partials, columns = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), uintp(record[4])
+    for i in range(columns):
+        y[i] = {_accumulator(dtype)}(0)
+    for group in range(uintp(record[1])):
+        for i in range(columns):
+            y[i] += partials[group * columns + i]
+"""
+    return build(source)
+
+
+def sum_kernel(dtype: str) -> int:
+    """The kernel that adds over the middle axis of (outer, reduced, inner)."""
+    kind = _accumulator(dtype)
+    source = f"""{_HEAD}
+{fold_function("sum", dtype)}
+def kernel(record):
+    y, a, table, scratch = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4]), {pointer(dtype)}(record[5])
+    outer, reduced, inner = table[0], table[1], table[2]
+    if inner == 1:
+        for o in range(outer):
+            y[o] = {fold_name("sum", dtype)}(a, o * reduced, reduced)
+        return
+    width = uintp(inner)
+    for o in range(outer):
+        target = uintp(o * inner)
+        for i in range(width):
+            y[target + i] = {kind}(0)
+        done = 0
+        while done < reduced:
+            size = min({ROWS}, reduced - done)
+            for r in range(0, size, {STREAMS}):
+                row = uintp((o * reduced + done + r) * inner)
+                add_rows(scratch, uintp(0), a, row, uintp(min({STREAMS}, size - r)), width, r == 0)
+            for i in range(width):
+                y[target + i] += scratch[i]
+            done += size
+"""
+    return build(source)
+
+
 def fold_kernel(name: str, dtype: str) -> int:
     """The kernel of prod, amax or amin over the middle axis of (outer, reduced, inner)."""
     kind = _accumulator(dtype)
     first = f"{kind}(1)" if name == "prod" else "a[row + i]"
     start = "0" if name == "prod" else "1"
     source = f"""{_HEAD}
+{fold_function(name, dtype)}
 def kernel(record):
     y, a, table = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4])
     outer, reduced, inner = table[0], table[1], table[2]
+    if (inner == 1) & (reduced > 0):
+        for o in range(outer):
+            y[o] = {fold_name(name, dtype)}(a, o * reduced, reduced)
+        return
     width = uintp(inner)
     for o in range(outer):
         target, row = uintp(o * inner), uintp(o * reduced * inner)

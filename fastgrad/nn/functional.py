@@ -120,7 +120,8 @@ def _log_softmax(input: Tensor, dim: int, dtype: Any) -> Tensor:
     if input.numel() == 0:
         return input * 1
     shifted = _shifted(input, dim)
-    return shifted - e.log_op(_total(e.exp_op(shifted), dim))
+    total = tape.apply(arrays.sum, (e.exp_op(shifted),), (dim,))
+    return shifted - arrays._expand_back(e.log_op(total), input, (dim,))
 
 
 def _softmax_dim(name: str, input: Tensor, dim: int | None) -> int:

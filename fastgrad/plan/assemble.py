@@ -23,9 +23,9 @@ from ..ops import arrays
 from ..ops.arrays import contiguous_strides
 from ..ops.table import Elementwise
 from . import repeat
-from .loop import LoopUnit, merge
+from .loop import LoopUnit
 from .memory import NUMPY, Arena, Words, aligned, fill
-from .section import Section, is_contiguous
+from .section import Section, is_contiguous, merge
 
 ARENA, BINDING, OUTPUT, KEPT, FIXED = range(5)
 Reference = tuple[int, int, int]  # kind, number, byte offset

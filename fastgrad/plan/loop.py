@@ -1,8 +1,12 @@
-"""Loops: a unit of elementwise entries over the same elements, and the sums that end it, written as records.
+"""Loops: a unit of elementwise entries over the same elements, and the reductions among them, written as records.
 
 A loop is described once, as members whose operands are where they are, and written twice: as a body of ordinary records that
-run block by block (tier 1), and as the source of one fused kernel (tier 2), whose address takes the place of the block loop's
-in word 0 of the record when it has been compiled. A fused kernel that is there already is used at once, and no body written.
+run block by block (tier 1, `blocks.py`), and as the source of one fused kernel (tier 2), whose address takes the place of the
+block loop's in word 0 of the record when it has been compiled. A fused kernel that is there already is used at once, and no body
+written.
+
+An iteration of a flat loop is one element. An iteration of a loop over rows is a row: members over elements have `columns`
+values in it (their `width`), members over rows, and folds of rows, have one.
 """
 
 from __future__ import annotations
@@ -11,14 +15,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ..kernels import copy as copy_kernels
 from ..kernels import fused, pool
 from ..kernels import reduce as reduce_kernels
-from ..kernels.loops import BLOCK, block_loop
+from ..kernels import rows as rows_kernels
+from ..kernels.loops import BLOCK, CLOSING, block_loop
 from ..kernels.sweep import WORDS
 from ..ops import arrays
 from ..ops.table import Elementwise
-from .section import is_contiguous
+from .blocks import Body
+from .group import geometry, leading
+from .section import is_contiguous, merge
 
 if TYPE_CHECKING:
     from .assemble import Assembler, Reference
@@ -29,7 +35,7 @@ MOST_PARTS = 16  # that a loop is cut into
 
 
 @dataclass
-class _Input:
+class Input:
     """Memory that the loop reads: `steps` as in `fused.Operand`, `table` of a strided operand."""
 
     reference: Reference
@@ -37,28 +43,44 @@ class _Input:
     size: int
     steps: tuple[int, ...] | None
     table: int = 0
+    width: int = 1
     block: Reference | None = None  # where tier 1 (or a fused kernel) loads it
 
 
 @dataclass
-class _Member:
-    """An elementwise entry: its operands are inputs (an index) or members before it (~index); `y` is None for a value that
-    stays inside."""
+class Member:
+    """An elementwise entry or a fold of rows: its operands are inputs (an index) or members before it (~index); `y` is None for a
+    value that stays inside."""
 
     slot: int
     node: Any
     text: str
     reads: list[int]
+    width: int = 1
+    fold: str = ""
     y: Reference | None = None
 
 
 @dataclass
-class _Total:
-    """A sum at the end."""
+class Total:
+    """A sum of all elements (or of all rows' values): `whole` if it is complete in the loop, else its blocks are added later."""
 
     slot: int
     of: int
     y: Reference
+    whole: bool
+
+
+@dataclass
+class ColumnTotal:
+    """The sum of all rows, column by column: `partials` has one for each group of rows, and is the result if there is one group;
+    `whole` if the loop adds these up, too."""
+
+    slot: int
+    of: int
+    y: Reference
+    partials: Reference
+    groups: int
     whole: bool
 
 
@@ -68,26 +90,30 @@ class LoopUnit:
 
     emit: Assembler
     slots: list[int]
-    inputs: list[_Input] = field(default_factory=list)
-    members: list[_Member] = field(default_factory=list)
-    totals: list[_Total] = field(default_factory=list)
+    inputs: list[Input] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    totals: list[Total] = field(default_factory=list)  # of elements
+    row_totals: list[Total] = field(default_factory=list)  # of rows' values
+    column_totals: list[ColumnTotal] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        entries = self.emit.entries
-        self.n = next(entries[s].numel for s in self.slots if entries[s].op.kind != "array")
+        self.n, self.columns = geometry(self.emit.section, self.slots)
+        self.count = self.n // self.columns if self.columns else self.n  # iterations
+        self.chunk = max(1, BLOCK // self.columns) if self.columns else BLOCK  # iterations of a block
         self._index: dict[int, int] = {}  # slot of a member -> ~its number
-        self._known: dict[Any, int] = {}  # (reference, strides) -> number of an input
-        self._columns = 0
+        self._known: dict[Any, int] = {}  # what an input is -> its number
+        self._matrix = self.columns  # columns of matrices that are read at steps of their own
 
     def write(self) -> None:
         """Describe the loop, then write its records."""
-        self._describe()
         if self.n == 0:
+            self._describe()
             return
         ranges = self._ranges()
+        self._describe(len(ranges) == 1)
         simple = all(x.steps is not None and len(x.steps) < 2 for x in self.inputs)
-        if simple and len(self.members) == 1 and not self.totals:
-            rows = [(self._record(self.members[0], {}, start, size), "") for start, size in ranges]
+        if simple and len(self.members) == 1 and not self.totals and not self.columns:
+            rows = [(Body(self, start).record(self.members[0], size), "") for start, size in ranges]
         else:
             rows = self._rows(ranges)
         if len(rows) == 1:
@@ -100,16 +126,31 @@ class LoopUnit:
         for total in self.totals:
             if not total.whole:
                 self._finish(total)
+        for total in self.row_totals:
+            if not total.whole:
+                self.emit.record(*self.closing(total))
+        for column in self.column_totals:
+            if not column.whole:
+                self.emit.record(*self.column_closing(column))
 
     def _ranges(self) -> list[tuple[int, int]]:
         """(start, size) of the parts that may run on several threads: whole blocks each."""
-        weight = sum([0.15 + 0.7 * m.text.count("vmath.") for m in self.members])  # nanoseconds an element, roughly
-        parts = min(2 * pool.available(), MOST_PARTS) if weight * self.n >= PARALLEL else 1
-        blocks = (self.n + BLOCK - 1) // BLOCK
+        weight = 0.0  # nanoseconds an iteration, roughly
+        for slot in self.slots:
+            node = self.emit.entries[slot]
+            size = max(node.numel, self._operand_of(node).numel)
+            text = node.op.text(self._codes(node)) if isinstance(node.op, Elementwise) else ""
+            weight += (0.15 + 0.7 * text.count("vmath.")) * (self.columns if size == self.n and self.columns else 1)
+        parts = min(2 * pool.available(), MOST_PARTS) if weight * self.count >= PARALLEL else 1
+        step = reduce_kernels.ROWS if self.columns else BLOCK
+        blocks = (self.count + step - 1) // step
         if parts < 3:  # one CPU
-            return [(0, self.n)]
-        edges = [min(blocks * k // parts * BLOCK, self.n) for k in range(parts + 1)]
+            return [(0, self.count)]
+        edges = [min(blocks * k // parts * step, self.count) for k in range(parts + 1)]
         return [(a, b - a) for a, b in pairwise(edges) if b > a]
+
+    def _codes(self, node: Any) -> tuple[str, ...]:
+        return tuple([self.emit.entries[x].dtype.code for x in node.operands])
 
     def _rows(self, ranges: list[tuple[int, int]]) -> list[tuple[list[Any], str]]:
         """The record of each range, and the source of the fused kernel that may replace its block loop."""
@@ -126,99 +167,153 @@ class LoopUnit:
             if kernel is not None:
                 rows.append(([kernel, size, 0, 0, 0, pointers, start, 0], ""))
                 continue
-            body, advance = self._body(start)
+            body = Body(self, start)
+            body.write()
             first = len(self.emit.bodies)
-            self.emit.bodies += body
-            table = self.emit.table([w for row in advance for w in row + [0] * (WORDS - len(row))])
-            rows.append(([block_loop(), size, ("body", first), len(body), table, pointers, start, 0], source))
+            self.emit.bodies += body.records
+            table = self.emit.table([w for row in body.advance for w in row + [0] * (WORDS - len(row))])
+            count = len(body.advance) + CLOSING * (len(body.records) - len(body.advance))
+            rows.append(([block_loop(), size, ("body", first), count, table, pointers, start, self.chunk], source))
         return rows
 
     # ---- the description
 
-    def _describe(self) -> None:
-        emit, entries, section = self.emit, self.emit.entries, self.emit.section
-        inside = set(self.slots)
+    def _describe(self, single: bool = True) -> None:
+        emit, entries = self.emit, self.emit.entries
+        described: list[tuple[int, Any, list[int]]] = []
         uses: dict[int, int] = {}
         for slot in self.slots:
-            for x in entries[slot].operands:
-                x = section.flat(x)
-                uses[x] = uses.get(x, 0) + 1
-        described: list[tuple[int, Any, list[int]]] = []
-        for slot in self.slots:
             node = entries[slot]
-            reads = [self._operand(x, node) for x in node.operands]
+            fold = node.op.kind == "array" and not self._is_total(node)
+            reads = [self._operand(x, node, fold) for x in node.operands]
+            for k in reads:
+                uses[k] = uses.get(k, 0) + 1
             described.append((slot, node, reads))
-            if node.op.kind != "array":
+            if fold or node.op.kind != "array":
                 self._index[slot] = ~(len(self._index))
         careful = len(described) > 1 and any(
-            [node.op.kind == "elementwise" and _is_trigonometric(emit, node) for _, node, _ in described]
+            [node.op.kind == "elementwise" and "_full_" in node.op.text(self._codes(node)) for _, node, _ in described]
         )
+        over_rows = {reads[0] for _, node, reads in described if node.op.kind == "array" and self._is_of_rows(node)}
         for k, (slot, node, reads) in enumerate(described):
-            if node.op.kind == "array":
-                whole = self.n <= BLOCK
-                if whole:
-                    y = emit._new(slot, emit._landing(slot, ()))
-                else:
-                    y = emit.scratch((self.n + BLOCK - 1) // BLOCK * node.dtype.itemsize)
-                self.totals.append(_Total(slot, reads[0], y, whole))
+            if slot not in self._index:
+                self._total(slot, node, reads[0], single)
                 continue
-            codes = tuple([entries[x].dtype.code for x in node.operands])
-            text = node.op.text(codes) if isinstance(node.op, Elementwise) else "a"
-            member = _Member(slot, node, text, reads)
+            member = Member(slot, node, "a", reads, self._width(node))
+            if isinstance(node.op, Elementwise):
+                member.text = node.op.text(self._codes(node))
+            elif node.op.kind == "array":
+                member.fold = node.op.name
+            number = ~len(self.members)
             self.members.append(member)
-            private = emit.remaining[slot] == uses.get(slot, 0) and slot not in emit.saved_roots
+            private = emit.remaining[slot] == uses.get(number, 0) and slot not in emit.saved_roots
             if not private:
-                landing = None if careful else emit._landing(slot, self._element_reads(described[: k + 1], inside))
+                landing = (
+                    None if careful else emit._landing(slot, self._element_reads(described[: k + 1], member.width))
+                )
                 member.y = emit._new(slot, landing)
+            elif number in over_rows:
+                member.y = emit.scratch(self.count * node.dtype.itemsize)
 
-    def _element_reads(self, described: list[tuple[int, Any, list[int]]], inside: set[int]) -> list[int]:
+    def _is_total(self, node: Any) -> bool:
+        """Whether a reduction is the sum of everything, and not a fold of rows."""
+        if not self.columns or self._is_of_rows(node) or leading(self._operand_of(node).shape, node):
+            return True
+        return node.numel == 1 and self.count > 1
+
+    def _operand_of(self, node: Any) -> Any:
+        return self.emit.entries[self.emit.section.canonical(node.operands[0])]
+
+    def _is_of_rows(self, node: Any) -> bool:
+        return self.columns > 0 and self._operand_of(node).numel == self.count
+
+    def _width(self, node: Any) -> int:
+        return self.columns if self.columns and node.numel == self.n else 1
+
+    def _total(self, slot: int, node: Any, of: int, single: bool) -> None:
+        """A sum of everything: of elements while the loop runs, of rows' values at its end."""
+        emit = self.emit
+        if self._is_of_rows(node):
+            whole = single and self.count <= BLOCK
+            y = emit._new(slot, emit._landing(slot, ()))
+            self.row_totals.append(Total(slot, of, y, whole))
+            return
+        if self.columns and leading(self._operand_of(node).shape, node):
+            groups = (self.count + reduce_kernels.ROWS - 1) // reduce_kernels.ROWS
+            y = partials = emit._new(slot, emit._landing(slot, ()))
+            if groups > 1:
+                partials = emit.scratch(groups * self.columns * node.dtype.itemsize)
+            self.column_totals.append(ColumnTotal(slot, of, y, partials, groups, single or groups == 1))
+            return
+        whole = self.n <= BLOCK
+        if whole:
+            y = emit._new(slot, emit._landing(slot, ()))
+        else:
+            y = emit.scratch((self.n + BLOCK - 1) // BLOCK * node.dtype.itemsize)
+        self.totals.append(Total(slot, of, y, whole))
+
+    def _element_reads(self, described: list[tuple[int, Any, list[int]]], width: int) -> list[int]:
         """The values that the loop reads element for element so far, once for each reading."""
         emit, found = self.emit, []
-        for _, node, _ in described:
-            for x in node.operands:
+        for _, node, reads in described:
+            for x, k in zip(node.operands, reads, strict=True):
                 x = emit.section.canonical(x)
-                if emit.section.flat(x) in inside or emit.entries[x].numel != self.n:
+                if k < 0 or emit.entries[x].numel != (self.n if width == self.columns else self.count):
+                    continue
+                if self.columns and node.op.kind != "array" and self._width(node) != width:
                     continue
                 if emit.place_of(x).root == x and is_contiguous(emit.shape(x), emit.strides(x)):
                     found.append(x)
         return found
 
-    def _operand(self, x: int, node: Any) -> int:
+    def _operand(self, x: int, node: Any, fold: bool) -> int:
         """The number of an operand: that of an input, or ~that of a member."""
         emit = self.emit
         x = emit.section.canonical(x)
         flat = emit.section.flat(x)
         if flat in self._index:
             return self._index[flat]
-        place = emit.place_of(x)
         meta = emit.entries[x]
-        code, size = meta.dtype.code, meta.dtype.itemsize
-        if place.reference is None:
-            return self._input((FIXED, 0, emit.number(x, code)), code, size, (), ())
         frame = node.shape if node.op.kind != "array" else meta.shape
+        size = arrays.count(frame)
+        width = self.columns if self.columns and size == self.n else 1
+        if width > 1:
+            repeated = emit.section.spread(x, frame)
+            if repeated is not None and repeated[0] in self._index:
+                return self._index[repeated[0]]
+        place = emit.place_of(x)
+        code = meta.dtype.code
+        if place.reference is None:
+            reference: Reference = (FIXED, 0, emit.number(x, code))
+            steps: Any = None if fold else ()
+            return self._input(reference, meta, steps, ((size, 0),) if fold else (), width)
         strides = place.strides
         if meta.shape != frame:
             strides, _ = arrays._expand(meta.shape, strides, frame)
-        merged = [(n, s) for n, s in merge(frame, strides) if n > 1]
-        if self.n == 1:
-            return self._input(place.reference, code, size, (1,), ())
-        if not any([s for _, s in merged]):
-            return self._input(place.reference, code, size, (), ())
-        if merged == [(self.n, 1)]:
-            return self._input(place.reference, code, size, (1,), ())
+        merged = tuple([(n, s) for n, s in merge(frame, strides) if n > 1])
+        if size == 1 or merged == ((size, 1),):
+            return self._input(place.reference, meta, (1,), (), width)
         steps = None
-        if len(merged) == 2 and merged[1][1] in (0, 1) and self._columns in (0, merged[1][0]):
+        if not any([s for _, s in merged]):
+            steps = ()
+        elif len(merged) == 2 and merged[1][1] in (0, 1) and self._matrix in (0, merged[1][0]) and width == self._row:
             steps = (merged[0][1], merged[1][1])
-            self._columns = merged[1][0]
-        return self._input(place.reference, code, size, steps, tuple(merged))
+            self._matrix = merged[1][0]
+        return self._input(place.reference, meta, None if fold else steps, merged, width)
 
-    def _input(self, reference: Reference, code: str, size: int, steps: Any, merged: Any) -> int:
-        key = (reference, code, steps, merged)
+    @property
+    def _row(self) -> int:
+        """The width of what has matrices for operands."""
+        return self.columns or 1
+
+    def _input(self, reference: Reference, meta: Any, steps: Any, merged: Any, width: int) -> int:
+        code = meta.dtype.code
+        key = (reference, code, steps, merged, width)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = len(self.inputs)
             table = self.emit.table([len(merged), *[w for pair in merged for w in pair]]) if merged else 0
-            self.inputs.append(_Input(reference, code, size, steps, table))
+            self.inputs.append(Input(reference, code, meta.dtype.itemsize, steps, table, width))
         return found
 
     # ---- tier 2
@@ -232,17 +327,30 @@ class LoopUnit:
 
         operands = []
         for x in self.inputs:
-            operands.append(
-                fused.Operand(x.dtype, x.steps, memory(x.reference if x.steps is not None else ("block", id(x))))
-            )
+            place = memory(x.reference if x.steps is not None else ("block", id(x)))
+            operands.append(fused.Operand(x.dtype, x.steps, place, x.width > 1))
         steps = []
         for m in self.members:
             result = memory(m.y) if m.y is not None else -1
-            steps.append(fused.Step(m.text, tuple(m.reads), m.node.dtype.code, result))
+            code = m.node.dtype.code
+            steps.append(fused.Step(m.text, tuple(m.reads), code, result, m.width > 1, m.fold))
         sums = [fused.Sum(t.of, self.emit.code(t.slot), t.whole) for t in self.totals]
-        small = self.n <= fused.SMALL or (self._columns and self.n <= BLOCK)
+        if self.columns:
+            closing = [fused.Sum(t.of, self.emit.code(t.slot), True) for t in self.row_totals if t.whole]
+            down = []
+            for c in self.column_totals:
+                y = memory(c.y) if c.whole and c.groups > 1 else -1
+                down.append(rows_kernels.ColumnSum(c.of, self.emit.code(c.slot), memory(c.partials), y))
+            rows = self.count if self.n <= fused.SMALL else 0
+            return rows_kernels.source(
+                rows_kernels.Rows(
+                    tuple(operands), tuple(steps), tuple(sums), tuple(closing), tuple(down), len(memories),
+                    self.columns, rows,
+                )
+            )  # fmt: skip
+        small = self.n <= fused.SMALL or (self._matrix and self.n <= BLOCK)
         return fused.source(
-            fused.Loop(tuple(operands), tuple(steps), tuple(sums), len(memories), self.n if small else 0, self._columns)
+            fused.Loop(tuple(operands), tuple(steps), tuple(sums), len(memories), self.n if small else 0, self._matrix)
         )
 
     def _pointers(self) -> Any:
@@ -252,120 +360,42 @@ class LoopUnit:
             words += [x.reference] if x.steps is not None else [x.block or 0, x.reference, x.table]
         words += [m.y for m in self.members if m.y is not None]
         words += [t.y for t in self.totals]
+        words += [t.y for t in self.row_totals if t.whole]
+        for c in self.column_totals:
+            words += [c.partials, c.y] if c.whole and c.groups > 1 else [c.partials]
         first = len(self.emit.bodies)
         for k in range(0, len(words), WORDS):
             self.emit.bodies.append(words[k : k + WORDS])
         return ("body", first)
 
-    # ---- tier 1
-
     def _load_blocks(self, every: bool) -> None:
         """Blocks for strided operands: for all of them, or for those that a fused kernel loads, too."""
         for x in self.inputs:
             if x.steps is None or (every and len(x.steps) == 2):
-                x.block = self.emit.scratch(min(self.n, BLOCK) * x.size)
+                x.block = self.emit.scratch(min(self.count, self.chunk) * x.width * x.size)
 
-    def _body(self, start: int) -> tuple[list[Any], list[Any]]:
-        """The records of the block at `start`, and by how much their words move from block to block."""
-        emit = self.emit
-        body: list[list[Any]] = []
-        advance: list[list[int]] = []
-        for x in self.inputs:
-            if x.block is not None:
-                body.append([copy_kernels.load(x.dtype), 0, x.block, x.reference, x.table, start])
-                advance.append([0, 0, 0, 0, 0, BLOCK])
-        readers: dict[int, int] = {}
-        for m in self.members:
-            for k in m.reads:
-                readers[k] = readers.get(k, 0) + 1
-        for t in self.totals:
-            readers[t.of] = readers.get(t.of, 0) + 1
-        local: dict[int, Reference] = {}
-        idle: list[tuple[int, int]] = []  # blocks whose value nobody reads any more in an iteration
-        following: dict[int, list[_Total]] = {}
-        for t in self.totals:
-            following.setdefault(t.of, []).append(t)
+    # ---- after the loop
 
-        def add_up(of: int, source: Any, step: int) -> None:
-            for t in following.pop(of, ()):
-                code, size = emit.code(t.slot), emit.entries[t.slot].dtype.itemsize
-                kernel = reduce_kernels.whole_sum(code) if t.whole else reduce_kernels.block_sum(code)
-                body.append([kernel, 0, _moved(t.y, start // BLOCK * size), source])
-                advance.append([0, 0, size, step])
-
-        for number, m in enumerate(self.members):
-            if m.y is None:
-                local[~number] = (0, 0, self._block(idle, min(self.n, BLOCK) * m.node.dtype.itemsize))
-            record = self._record(m, local, start, self.n, number)
-            body.append(record)
-            advance.append([0, 0, *[self._step(k) for k in (~number, *m.reads)]])
-            add_up(~number, record[2], self._step(~number))
-            for k in m.reads:
-                readers[k] -= 1
-                if readers[k] == 0 and k in local:
-                    idle.append((local[k][2], min(self.n, BLOCK) * self.members[~k].node.dtype.itemsize))
-        for of in list(following):
-            add_up(of, self._where(of, local, start)[1], self._step(of))
-        return body, advance
-
-    def _step(self, k: int) -> int:
-        """By how many bytes an operand moves from block to block."""
-        if k < 0:
-            m = self.members[~k]
-            return 0 if m.y is None else BLOCK * m.node.dtype.itemsize
-        x = self.inputs[k]
-        return BLOCK * x.size if x.steps == (1,) else 0
-
-    def _where(self, k: int, local: dict[int, Reference], start: int) -> tuple[str, Any]:
-        """Mode and source of an operand of a tier 1 record."""
-        if k < 0:
-            return "v", local[k] if k in local else _moved(self.members[~k].y, self._step(k) // BLOCK * start)
-        x = self.inputs[k]
-        if x.block is not None:
-            return "v", x.block
-        return ("v" if x.steps == (1,) else "s"), _moved(x.reference, self._step(k) // BLOCK * start)
-
-    def _record(self, m: _Member, local: dict[int, Reference], start: int, n: int, number: int = 0) -> list[Any]:
-        found = [self._where(k, local, start) for k in m.reads]
-        y = self._where(~number, local, start)[1]
-        modes = ["w" if mode == "v" and source == y else mode for mode, source in found]
-        kernel = self.emit._kernel(m.node, m.node.operands, modes)
-        return [kernel, n, y, *[source for _, source in found]]
-
-    def _block(self, idle: list[tuple[int, int]], size: int) -> int:
-        """The offset of a block inside a loop: one that is idle by now, or a new one for the time of the loop."""
-        for i, (offset, free) in enumerate(idle):
-            if free == size:
-                del idle[i]
-                return offset
-        return self.emit.scratch(size)[2]
-
-    def _finish(self, total: _Total) -> None:
+    def _finish(self, total: Total) -> None:
         """Add the sums of blocks."""
         emit, slot = self.emit, total.slot
         y = emit._new(slot, emit._landing(slot, ()))
         blocks = (self.n + BLOCK - 1) // BLOCK
         emit.record(reduce_kernels.partial_sum(emit.code(slot)), blocks, y, total.y)
 
+    def column_closing(self, total: ColumnTotal) -> list[Any]:
+        """The record that adds the sums of groups of rows."""
+        return [
+            reduce_kernels.rows_total(self.emit.code(total.slot)),
+            total.groups,
+            total.y,
+            total.partials,
+            self.columns,
+        ]
 
-def _moved(reference: Any, nbytes: int) -> Any:
-    return (reference[0], reference[1], reference[2] + nbytes) if nbytes else reference
-
-
-def merge(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Sizes and element strides, neighbouring dimensions that run on merged."""
-    merged: list[tuple[int, int]] = []
-    for n, s in zip(shape, strides, strict=True):
-        if n == 1:
-            continue
-        if merged and merged[-1][1] == n * s:
-            merged[-1] = (merged[-1][0] * n, s)
-        else:
-            merged.append((n, s))
-    return merged or [(1, 1)]
-
-
-def _is_trigonometric(emit: Assembler, node: Any) -> bool:
-    """Whether the entry may be computed twice, so that its result must not overwrite what it was made from."""
-    codes = tuple([emit.entries[x].dtype.code for x in node.operands])
-    return "_full_" in node.op.text(codes)
+    def closing(self, total: Total) -> list[Any]:
+        """The record that adds the values of all rows."""
+        code, of, y = self.emit.code(total.slot), self.members[~total.of].y, total.y
+        if self.count <= BLOCK:
+            return [reduce_kernels.whole_sum(code), self.count, y, of]
+        return [reduce_kernels.sum_kernel(code), self.count, y, of, self.emit.table((1, self.count, 1)), 0]

@@ -20,6 +20,7 @@ class Section:
 
     __slots__ = (
         "_flat",
+        "_spread",
         "bindings",
         "entries",
         "fixed",
@@ -48,6 +49,7 @@ class Section:
         self.same: dict[int, int] = {}
         self.folded: dict[int, Any] = {}  # slots of constants that were computed while planning -> array of one element
         self._flat: dict[int, int] = {}
+        self._spread: dict[tuple[int, tuple[int, ...]], tuple[int, int] | None] = {}
         self.bindings, self.numbers = inputs(entries)
         self.order = live(entries, [*want, *self.save, *writes.values()])
 
@@ -94,6 +96,37 @@ class Section:
             shape, strides = view.shape, moved[0]
         return is_contiguous(shape, strides)
 
+    def spread(self, slot: int, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """(base, columns) if a slot under a shape shows the elements of another slot, each of them `columns` times in a row."""
+        key = (slot, shape)
+        if key not in self._spread:
+            self._spread[key] = self._repeats(slot, shape)
+        return self._spread[key]
+
+    def _repeats(self, slot: int, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        views = []
+        base = self.canonical(slot)
+        last = self.entries[base].shape
+        while getattr(self.entries[base].op, "kind", None) == "view":
+            views.append(self.entries[base])
+            base = self.canonical(self.entries[base].operands[0])
+        node = self.entries[base]
+        strides = arrays.contiguous_strides(node.shape)
+        for view in reversed(views):
+            if view.op is arrays.as_strided:
+                return None
+            moved = view.op.move(self.entries[self.canonical(view.operands[0])].shape, strides, view.attrs)
+            if moved is None or moved[1]:
+                return None
+            strides = moved[0]
+        strides, _ = arrays._expand(last, strides, shape)
+        merged = merge(shape, strides)
+        if len(merged) == 1 and node.numel == 1 and merged[0][1] == 0:
+            return base, merged[0][0]
+        if len(merged) == 2 and merged[0] == (node.numel, 1) and merged[1][1] == 0:
+            return base, merged[1][0]
+        return None
+
 
 def inputs(entries: Sequence[Any]) -> tuple[dict[int, int], dict[int, int]]:
     """Which address (of leaves and aliases) and which Python number of the trace each input slot reads."""
@@ -133,6 +166,19 @@ def live(entries: Sequence[Any], roots: Sequence[int]) -> list[int]:
                 needed[operand] = 1
     order.reverse()
     return order
+
+
+def merge(shape: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Sizes and element strides, neighbouring dimensions that run on merged."""
+    merged: list[tuple[int, int]] = []
+    for n, s in zip(shape, strides, strict=True):
+        if n == 1:
+            continue
+        if merged and merged[-1][1] == n * s:
+            merged[-1] = (merged[-1][0] * n, s)
+        else:
+            merged.append((n, s))
+    return merged or [(1, 1)]
 
 
 def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
