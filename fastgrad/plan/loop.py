@@ -191,9 +191,7 @@ class LoopUnit:
             described.append((slot, node, reads))
             if fold or node.op.kind != "array":
                 self._index[slot] = ~(len(self._index))
-        careful = len(described) > 1 and any(
-            [node.op.kind == "elementwise" and "_full_" in node.op.text(self._codes(node)) for _, node, _ in described]
-        )
+        careful = runs_twice(emit, self.slots)
         over_rows = {reads[0] for _, node, reads in described if node.op.kind == "array" and self._is_of_rows(node)}
         for k, (slot, node, reads) in enumerate(described):
             if slot not in self._index:
@@ -206,7 +204,8 @@ class LoopUnit:
                 member.fold = node.op.name
             number = ~len(self.members)
             self.members.append(member)
-            private = emit.remaining[slot] == uses.get(number, 0) and slot not in emit.saved_roots
+            inside = emit.remaining[slot] == uses.get(number, 0)
+            private = inside and slot not in emit.saved_roots and slot not in emit.rows
             if not private:
                 landing = (
                     None if careful else emit._landing(slot, self._element_reads(described[: k + 1], member.width))
@@ -399,3 +398,11 @@ class LoopUnit:
         if self.count <= BLOCK:
             return [reduce_kernels.whole_sum(code), self.count, y, of]
         return [reduce_kernels.sum_kernel(code), self.count, y, of, self.emit.table((1, self.count, 1)), 0]
+
+
+def runs_twice(emit: Assembler, slots: list[int]) -> bool:
+    """Whether a fused loop may compute some of its elements a second time (huge angles), so that it must not overwrite what it
+    reads."""
+    nodes = [emit.entries[slot] for slot in slots]
+    texts = [n.op.text(tuple([emit.code(x) for x in n.operands])) for n in nodes if isinstance(n.op, Elementwise)]
+    return len(slots) > 1 and any(["_full_" in text for text in texts])

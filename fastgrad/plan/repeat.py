@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import recording as tape
 from ..kernels.loops import counted_loop
 from ..kernels.sweep import WORDS
+from .loop import runs_twice
 from .memory import ALIGNMENT, NUMPY, aligned
 from .roll import Roll
 
@@ -126,6 +127,7 @@ def _copied(emit: Assembler, roll: Roll) -> list[int]:
             continue
         node = emit.entries[slots[reader]]
         alike = node.op.kind in ("elementwise", "convert") and node.shape == emit.shape(slots[position])
+        alike = alike and not runs_twice(emit, [slots[j] for j in roll.body[unit_of[reader]]])
         if reader == position and getattr(node.op, "in_place", False):
             operands = [emit.root(x) for x in node.operands]
             alike = operands.count(operands[0]) == 1 and operands[0] == roll.slots[position]
