@@ -277,12 +277,14 @@ define i8* @{name}(i8* %self, i8** %args, i64 %count) {{
 
 def _definition(text: str, symbol: str, name: str, flags: int) -> _MethodDefinition:
     """The definition of a C function that a module of LLVM IR has under `symbol`; the module may call the Python it declares."""
-    engine, _ = _engine()
-    for called in re.findall(r"declare \S+ @(Py\w+)", text):
-        llvm.add_symbol(called, ctypes.cast(getattr(ctypes.pythonapi, called), ctypes.c_void_p).value)
-    engine.add_module(llvm.parse_assembly(text))
-    engine.finalize_object()
-    definition = _MethodDefinition(name.encode(), engine.get_function_address(symbol), flags, None)
+    with _lock:
+        engine, _ = _engine()
+        for called in re.findall(r"declare \S+ @(Py\w+)", text):
+            llvm.add_symbol(called, ctypes.cast(getattr(ctypes.pythonapi, called), ctypes.c_void_p).value)
+        engine.add_module(llvm.parse_assembly(text))
+        engine.finalize_object()
+        address = engine.get_function_address(symbol)
+    definition = _MethodDefinition(name.encode(), address, flags, None)
     _doorways.append(definition)  # the function object points into it
     return definition
 
