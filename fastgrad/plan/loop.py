@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ..kernels import fused, pool
+from ..kernels import fused, pool, stages
 from ..kernels import reduce as reduce_kernels
 from ..kernels import rows as rows_kernels
 from ..kernels.loops import BLOCK, CLOSING, block_loop
@@ -339,10 +339,10 @@ class LoopUnit:
             down = []
             for c in self.column_totals:
                 y = memory(c.y) if c.whole and c.groups > 1 else -1
-                down.append(rows_kernels.ColumnSum(c.of, self.emit.code(c.slot), memory(c.partials), y))
+                down.append(stages.ColumnSum(c.of, self.emit.code(c.slot), memory(c.partials), y))
             rows = self.count if self.n <= fused.SMALL else 0
             return rows_kernels.source(
-                rows_kernels.Rows(
+                stages.Rows(
                     tuple(operands), tuple(steps), tuple(sums), tuple(closing), tuple(down), len(memories),
                     self.columns, rows,
                 )
