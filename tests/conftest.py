@@ -7,6 +7,7 @@ processes inherit it; only a test about the cache itself gives its children anot
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -58,6 +59,14 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return process
 
     return run
+
+
+@pytest.fixture
+def python_handles_ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also in a worker process that was started without a handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def child_environment(changes: dict[str, Any]) -> dict[str, str]:

@@ -321,7 +321,7 @@ def test_prediction_checks_the_number_of_features(diabetes):
         model.predict(np.zeros((5, 3)))
 
 
-def test_ctrl_c_in_fit_stops_after_the_batch_and_keeps_what_was_learned(diabetes, monkeypatch):
+def test_ctrl_c_in_fit_stops_after_the_batch_and_keeps_what_was_learned(diabetes, monkeypatch, python_handles_ctrl_c):
     original = _linreg_train.make_step
 
     def make_step(*arguments):

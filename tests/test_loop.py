@@ -799,7 +799,7 @@ def interrupted(step: Any, *arrays: Any, **options: Any) -> tuple[int, np.ndarra
 
 @pytest.mark.skipif(os.name == "nt", reason="a process can't send itself Ctrl-C")
 @pytest.mark.parametrize("progress", [None, lambda epoch, losses: None], ids=["slices", "epochs"])
-def test_ctrl_c_stops_between_batches(progress: Any) -> None:
+def test_ctrl_c_stops_between_batches(progress: Any, python_handles_ctrl_c: None) -> None:
     arrays = X[:, :2], Y[:, 0]
     torch.manual_seed(3)
 
