@@ -219,6 +219,8 @@ def _results(tr: Any, outputs: Any) -> Any:
 
 def _record(tr: Any, identity: str, label: str | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     tape.room(tr)
+    if tr.draft is not None:
+        return tr.draft.composite(tr, label, function, arguments)
     key = _key(tr, identity, arguments)
     start = tr.real
     edge = tape.found(start, key)

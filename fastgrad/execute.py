@@ -22,7 +22,6 @@ from .recording import Signature, Storage, Trace, statistics
 from .tensor import Tensor
 
 _forced: list[int | None] = [None]
-STRANGERS = 32  # new programs in a row without one that came back, from which on first runs are not planned
 VARIANTS = 16  # patterns of live tensors that one trace may have before all its tensors count as live
 
 
@@ -142,6 +141,8 @@ def flush(tr: Trace) -> None:
     lock, epoch = tr.lock, tr.epoch
     lock.acquire()
     try:
+        if tr.draft is not None and tape.finish_draft(tr):
+            return
         if not _again(tr):
             _flush(tr)
     except IndexError:
@@ -182,9 +183,16 @@ def _again(tr: Trace) -> bool:
     for t in holders:
         if t._storage is not None:
             return False
-    tr.strangers = 0
+    if tr.strangers:
+        _familiar(tr, node)
     _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
     return True
+
+
+def _familiar(tr: Trace, node: tape.Node) -> None:
+    """A program has come back: new ones are expected to, too, unless they are much longer than this one."""
+    if 2 * node.end >= tr.longest:
+        tr.strangers = 0
 
 
 def salvage(tr: Trace) -> None:
@@ -264,9 +272,11 @@ def _flush(tr: Trace) -> None:
     ready = plans.get(key)
     if ready is None or ready == 1:
         # A program is planned at once, unless the last ones never came back: then the first run goes straight from the tape.
-        quickly = ready is None and _forced[0] is None and tr.strangers >= STRANGERS
+        quickly = ready is None and _forced[0] is None and tr.strangers >= tape.STRANGERS
         tier = _forced[0] if _forced[0] is not None else 0 if quickly else 1
-        tr.strangers += ready is None
+        if ready is None:
+            tr.strangers += 1
+            tr.longest = node.end
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
         alive = [references > DEAD for references in counts]
@@ -274,7 +284,7 @@ def _flush(tr: Trace) -> None:
             places = {id(t): k for k, t in enumerate(holders)}
             node.quick = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
     else:
-        tr.strangers = 0
+        _familiar(tr, node)
     _perform(tr, ready, holders, rooted, roots)
     for t in sharing:
         if type(t._meta) is not Signature:
@@ -443,6 +453,7 @@ def observe(tr: Trace, t: Tensor, epoch: int) -> None:
         storage = t._storage
         if tr.epoch != epoch or (storage is not None and storage.array is not None):
             return
+        tape.unfold(tr)
         slot = t._at[1] if storage is None else storage.at[1]
         meta = t._meta
         roots = [meta.slot] if meta.requires_grad and type(meta) is not Signature else []

@@ -43,19 +43,26 @@ class Graph:
     )  # fmt: skip
 
     def __init__(self, tr: Trace, ready: Any, kept: Storage | None) -> None:
-        self.order = next(_sequence)
+        self._begin(set(tr.released))
         self.ready = ready  # the executed plan: graphs with the same one have the same structure
         self.readers = set(ready.readers)  # entries whose rules will read saved values
         self.entries = tr.entries()
         self.sources = {slot: getattr(t, "_origin", None) or t for slot, t in tr.sources.items()}
-        self.released = set(tr.released)
         self.hooks = tr.hooks
         self.functions = tr.functions
-        self.numbers: dict[int, Any] = {}
-        self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
         numbers: dict[int, int] | None = None  # which number of the trace a slot is, worked out when needed
         for slot, _, place in ready.saved:
             numbers = self._keep(tr, slot, place, kept, numbers)
+
+    def _begin(self, released: set[int]) -> None:
+        self.order = next(_sequence)
+        self.sources: dict[int, Any] = {}
+        self.released = released
+        self.readers: set[int] = set()
+        self.hooks: dict[int, Any] = {}
+        self.functions: dict[int, Any] = {}
+        self.numbers: dict[int, Any] = {}
+        self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
 
     def _keep(self, tr: Trace, slot: int, place: _Place, kept: Storage | None, numbers: Any) -> Any:
         if place.reference is None:
@@ -359,6 +366,8 @@ def set_grad(enabled: bool) -> None:
     """Switch the grad mode of this thread."""
     tr = local.trace
     tr.grad_enabled = enabled
+    if tr.draft is not None:
+        return
     node = tr.real
     if node.grad_enabled != enabled:
         node = tape.twin(node)
@@ -391,7 +400,7 @@ def _run(
         start = starts.pop(region)
         keep = by_region.get(region, {})
         if region is None:
-            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create)
+            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create, not starts and not leaves)
         else:
             at_sources, kept = _walk_graph(region, start, frozenset(keep), retain)
         for slot, g in kept.items():
@@ -449,9 +458,13 @@ def _ones(t: Tensor) -> Tensor:
 
 
 def _walk_pending(
-    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool
+    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool, alone: bool
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
-    """The walk over the pending trace: one edge, if the trace has been here before."""
+    """The walk over the pending trace: one edge, if the trace has been here before. `alone`: nothing else has reached a source."""
+    if tr.draft is not None and not keep and not create and not tr.hooks and not tr.functions:
+        drafted = tr.draft.backward(tr, start, retain, alone)
+        if drafted is not None:
+            return drafted, {}
     slots = tape.slots_of(tr, [g for parts in start.values() for g in parts])
     plain = not tr.hooks and not tr.functions
     key = ("backward", tuple([(s, len(parts)) for s, parts in start.items()]), slots, keep, retain, create)

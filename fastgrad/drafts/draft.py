@@ -1,0 +1,336 @@
+"""The tape of a program that is not expected back: one array of integers, ENTRY words an entry (`kernels.flat`).
+
+A draft stands where a node of the trace cache would: `trace.node is trace.draft`, and its edges lead nowhere, so every quick
+look-up misses and the slow ways in `recording` come here. Nothing is kept for the next time. `unfold` makes nodes of the
+entries and the trace goes on with those; everything that asks for `trace.real` or `trace.entries()` does that.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import recording as tape
+from ..execute import _forced
+from ..kernels.flat import DONE, ENTRY, FIXED, FULL, LEAF, MISSING, NUMBER, RELEASED, walk
+from ..ops import arrays
+from ..ops.table import CONVERT
+from ..recording import ALIAS, CONSTANT, Node, Trace
+from ..reverse import SECOND_TIME
+from .kinds import BOUND, LOCAL, Kind, Kinds, Rule
+
+_new = object.__new__
+_FORMATS = {"f4": "f", "f8": "d", "i8": "q", "i4": "i", "u1": "B", "b1": "?"}
+_NO_EDGES: dict[Any, Any] = {}
+_NONE = np.zeros(0, np.uint8)
+
+
+class Draft:
+    """What one trace has recorded."""
+
+    __slots__ = (
+        "by_number", "cells", "constants", "entries", "kinds", "leaf_bytes", "known", "next", "numbers", "released", "rules",
+    )  # fmt: skip
+
+    def __init__(self, kinds: Kinds) -> None:
+        self.kinds = kinds
+        self.known = kinds.rules
+        self.by_number = kinds.by_number
+        self.entries = array("q")
+        self.cells = bytearray()
+        self.numbers: dict[int, Any] = {}  # slot of a Python number -> its value
+        self.constants: dict[Any, int] = {}  # constants and conversions of numbers -> slot
+        self.released = _NONE  # by slot: a backward has given up what its rule reads
+        self.leaf_bytes = 0
+        self.next = _NO_EDGES
+
+    # ---- recording
+
+    def record(self, tr: Trace, op: Any, operands: Sequence[Any], attrs: Any) -> Any:
+        """Record an operation, and return its tensor; None if drafts can't hold it."""
+        epoch = tr.epoch
+        slots = [t._at[1] if t._at[0] == epoch else tape.enter(tr, t) for t in operands]
+        if tr.draft is not self:
+            return None
+        kind = self._extend(tr, op, slots, attrs)
+        if kind is None:
+            return None
+        t = _new(tape.TENSOR)
+        t._at = (epoch, (len(self.entries) >> 2) - 1)
+        t._meta = kind
+        tr.live.append(t)
+        return t
+
+    def _extend(self, tr: Trace, op: Any, slots: Sequence[int], attrs: Any) -> Kind | None:
+        flat, by_number = self.entries, self.by_number
+        forms = [by_number[flat[ENTRY * s]].form for s in slots]
+        key = (op.code, attrs, tr.grad_enabled, *forms)
+        rule = self.known.get(key)
+        if rule is None:
+            rule = self.kinds.find(key, op, forms, attrs, tr.grad_enabled)
+        kind = rule.simple
+        if kind is not None:
+            flat.append(kind.number)
+            flat.extend(slots)
+            for _ in range(len(slots), ENTRY - 1):
+                flat.append(0)
+            return kind
+        return self._several(rule, slots) if rule.outs else None
+
+    def _several(self, rule: Rule, slots: Sequence[int]) -> Kind | None:
+        """The entries of a rule that converts operands first; its last one is the result."""
+        made: list[int] = []
+        for kind, operands in rule.entries:
+            at = [slots[x] if x < LOCAL else made[x - LOCAL] for x in operands]
+            if kind.what == NUMBER:
+                made.append(self._converted(at[0], kind))
+            elif kind.what == FIXED:
+                made.append(self._append(kind, *operands))
+            else:
+                made.append(self._append(kind, *at))
+        out = rule.outs[0]
+        if out < LOCAL or made[out - LOCAL] != (len(self.entries) >> 2) - 1:
+            return None
+        return rule.entries[out - LOCAL][0]
+
+    def _append(self, kind: Kind, a: int = 0, b: int = 0, c: int = 0) -> int:
+        slot = len(self.entries) >> 2
+        self.entries.extend((kind.number, a, b, c))
+        return slot
+
+    def copied(self, slot: int) -> int:
+        """An entry that copies a value into memory of its own."""
+        form = self.by_number[self.entries[ENTRY * slot]].form
+        key = (arrays.clone.code, None, True, form)
+        rule = self.known.get(key) or self.kinds.find(key, arrays.clone, [form], None, True)
+        assert rule.simple is not None
+        return self._append(rule.simple, slot)
+
+    # ---- inputs
+
+    def leaf(self, tr: Trace, shape: Any, dtype: Any, requires_grad: bool, nbytes: int, strides: Any = None) -> int:
+        """An input whose address comes next in the trace's list; an alias has strides."""
+        self.leaf_bytes += nbytes
+        kind = self.kinds.leaf(shape, dtype, requires_grad, strides, None)
+        return self._append(kind, len(tr.addresses))
+
+    def alias(self, tr: Trace, current: int, meta: Any, strides: Any) -> int:
+        """Another view of the memory of an input."""
+        strides = strides if strides is not None else arrays.contiguous_strides(meta.shape)
+        kind = self.kinds.leaf(meta.shape, meta.dtype, meta.requires_grad, strides, None)
+        return self._append(kind, len(tr.addresses), current)
+
+    def number(self, tr: Trace, op: Any, value: Any, key: Any, source: Any) -> Any:
+        """A Python number; constants with one key are one entry."""
+        slot = self.constants.get(key) if op is CONSTANT else None
+        kind = self.kinds.number(op, tape._number_type(value), True)
+        if slot is None:
+            slot = self._append(kind, self._cell(value, kind.dtype))
+            self.numbers[slot] = value
+            if op is CONSTANT:
+                self.constants[key] = slot
+            else:
+                tr.scalars.append(value)
+        t = _new(tape.TENSOR)
+        t._at = (tr.epoch, slot)
+        t._meta = kind
+        t._number = (op, value, key, source)
+        return t
+
+    def _converted(self, slot: int, kind: Kind) -> int:
+        """A Python number as a value of a dtype: converted once, from the number itself."""
+        key = (slot, kind.dtype)
+        made = self.constants.get(key)
+        if made is None:
+            made = self._append(kind, self._cell(self.numbers[slot], kind.dtype), slot)
+            self.constants[key] = made
+        return made
+
+    def _cell(self, value: Any, dtype: Any) -> int:
+        cells = self.cells
+        place = len(cells)
+        cells += bytes(8)
+        try:
+            struct.pack_into(_FORMATS[dtype.code], cells, place, value)
+        except (OverflowError, ValueError, TypeError, struct.error):
+            with np.errstate(all="ignore"):
+                cells[place : place + dtype.itemsize] = np.asarray(value).astype(dtype.numpy).tobytes()
+        return place >> 3
+
+    # ---- composites
+
+    def composite(self, tr: Trace, label: str | None, function: Any, arguments: Any) -> Any:
+        """Record what a composite does; its results carry its label."""
+        first = len(self.entries) >> 2
+        tr.static += 1
+        try:
+            out = function(*arguments)
+        finally:
+            tr.static -= 1
+        return self._labelled(tr, out, label, first)
+
+    def _labelled(self, tr: Trace, out: Any, label: str | None, first: int) -> Any:
+        if isinstance(out, tape.TENSOR):
+            slot = out._at[1] if out._at[0] == tr.epoch else tape.enter(tr, out)
+            if tr.draft is not self:
+                node = tr.entries()[slot]
+                if label is not None and slot >= first:
+                    node.name = label
+                return tape.result(tr, node)
+            kind = self.by_number[self.entries[ENTRY * slot]]
+            if label is not None and slot >= first and kind.requires_grad:
+                kind = self.kinds.renamed(kind, label)
+                self.entries[ENTRY * slot] = kind.number
+            return self.tensor(tr, slot)
+        return None if out is None else tuple([self._labelled(tr, x, label, first) for x in out])
+
+    def tensor(self, tr: Trace, slot: int) -> Any:
+        """A tensor for an entry."""
+        t = _new(tape.TENSOR)
+        t._at = (tr.epoch, slot)
+        t._meta = self.by_number[self.entries[ENTRY * slot]]
+        tr.live.append(t)
+        return t
+
+    # ---- backward
+
+    def backward(self, tr: Trace, start: dict[int, list[Any]], retain: bool, alone: bool) -> dict[int, list[Any]] | None:
+        """Append the adjoint entries of a walk from the slots of `start` (slot -> parts of its gradient); returns the parts
+        at the sources by slot (added up, if the walk is `alone`), or None if drafts can't hold them."""
+        given = tape.slots_of(tr, [g for parts in start.values() for g in parts])
+        starts = list(zip([slot for slot, parts in start.items() for _ in parts], given, strict=True))
+        ends = [s if type(s) is tuple else id(s._stands_for or s) for s in tr.sources.values()]
+        fold = alone and len(set(ends)) == len(ends)  # no two sources are the same leaf's
+        flat, kinds = self.entries, self.kinds
+        size, count = max(start) + 1, len(flat) // ENTRY
+        limit = 3 * size + len(starts)
+        address = kinds.space(4 * size + 4 * limit + 8)
+        room = kinds.room
+        first, last = room[:size], room[size : 2 * size]
+        parts = room[2 * size : 2 * size + 2 * limit].reshape(-1, 2)
+        sources = room[2 * size + 2 * limit : 2 * size + 4 * limit].reshape(-1, 2)
+        first.fill(-1)
+        for k, (slot, g) in enumerate(starts):
+            parts[k] = (g, -1)
+            if first[slot] < 0:
+                first[slot] = k
+            else:
+                parts[last[slot], 1] = k
+            last[slot] = k
+        if self.released.size < size:
+            self.released = np.concatenate([self.released, np.zeros(size - self.released.size, np.uint8)])
+        passed = np.zeros(size, np.uint8)
+        block = kinds.block
+        block[6:14] = (
+            address, address + 8 * size, address + 16 * size, limit, self.released.ctypes.data, passed.ctypes.data,
+            address + 16 * size + 16 * limit, fold,
+        )  # fmt: skip
+        block[14:18] = (size - 1, count, len(starts), 0)
+        code = FULL
+        try:
+            while code != DONE:
+                if code == FULL:
+                    flat.frombytes(bytes(8 * ENTRY * (8 * size + 64)))
+                elif code == MISSING:
+                    add = kinds.add_sum if block[18] else kinds.add_adjoint
+                    if not add(int(block[19]), int(block[20])):
+                        block[15] = count
+                        return None
+                else:
+                    assert code == RELEASED
+                    block[15] = count
+                    raise RuntimeError(SECOND_TIME)
+                block[:6] = (
+                    flat.buffer_info()[0], kinds.kinds.buffer_info()[0], kinds.adjoints.buffer_info()[0],
+                    kinds.index.buffer_info()[0], len(kinds.index) // 2 - 1, len(flat) // ENTRY,
+                )  # fmt: skip
+                code = walk()(block.ctypes.data, 0)
+        finally:
+            del flat[ENTRY * int(block[15]) :]
+        if not retain:
+            self.released[:size] |= passed
+        found: dict[int, list[Any]] = {}
+        for slot, value in sources[: block[17]].tolist():
+            found.setdefault(slot, []).append(self.tensor(tr, value))
+        return found
+
+    def is_spent(self, slot: int) -> bool:
+        """Whether every way from a slot to an input passes an entry whose saved values have been given up."""
+        flat, by_number, released = self.entries, self.by_number, self.released
+        stack, seen = [slot], set()
+        while stack:
+            slot = stack.pop()
+            if slot in seen or (slot < released.size and released[slot]):
+                continue
+            seen.add(slot)
+            kind = by_number[flat[ENTRY * slot]]
+            if kind.what == LEAF or self.kinds.saved(kind):
+                return False
+            at = ENTRY * slot + 1
+            for form, operand in zip(kind.forms, flat[at : at + len(kind.forms)], strict=True):
+                if form.requires_grad:
+                    stack.append(operand)
+        return True
+
+
+def nodes(draft: Draft) -> list[Node]:
+    """The entries as nodes of a path of their own; the first one's parent is its root."""
+    node = Node(None, None, (), None, True)
+    path = []
+    flat, by_number = draft.entries, draft.by_number
+    for slot in range(len(flat) // ENTRY):
+        kind = by_number[flat[ENTRY * slot]]
+        op, attrs, operands = kind.op, kind.attrs, tuple(flat[ENTRY * slot + 1 : ENTRY * slot + 1 + len(kind.forms)])
+        if kind.what == LEAF:
+            if kind.form.strides is None:
+                attrs = None
+            else:
+                op, operands = ALIAS, (flat[ENTRY * slot + 2],)
+        elif kind.what == NUMBER:
+            if op is CONVERT:
+                operands = (flat[ENTRY * slot + 2],)
+            else:
+                attrs = draft.numbers[slot] if op is CONSTANT else None
+        node = Node(node, op, operands, attrs, True)
+        node.slot, node.end = slot, slot + 1
+        node.shape, node.dtype, node.requires_grad, node.numel = kind.shape, kind.dtype, kind.requires_grad, kind.numel
+        node.weak, node.name = kind.weak, kind.name
+        path.append(node)
+    return path
+
+
+def unfold(tr: Trace) -> None:
+    """Go on with nodes instead of a draft."""
+    draft = tr.draft
+    if draft is None:
+        return
+    tr.draft = None
+    path = nodes(draft)
+    last = path[-1] if path else tr.root
+    if path:
+        last.leaf_bytes = draft.leaf_bytes
+    tr.known = last
+    tr.node = last if tr.grad_enabled else tape.twin(last)
+    tr.path = path
+    tr.released = set(np.flatnonzero(draft.released).tolist())
+    epoch = tr.epoch
+    for t in tr.live:
+        if t._at[0] == epoch and type(t._meta) is Kind:
+            t._meta = path[t._at[1]]
+
+
+def begin(tr: Trace) -> None:
+    """Record the trace that begins now as a draft, unless its entries have to run at once or are asked for a plan."""
+    if _forced[0] is None and not tr.eager and tr.capture is None and getattr(tape.local, "trace", None) is tr:
+        kinds = tr.kinds
+        if kinds is None or len(kinds.by_number) > BOUND:
+            kinds = tr.kinds = Kinds()
+        tr.draft = tr.node = Draft(kinds)
+
+
+tape.unfold = unfold
+tape.begin_draft = begin
