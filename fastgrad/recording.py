@@ -395,7 +395,7 @@ def room(tr: Trace) -> None:
     """Run the trace if it is full, before anything else is recorded on it."""
     draft = tr.draft
     if draft is not None:
-        if (len(draft.entries) >= 4 * LIMIT or draft.leaf_bytes > LEAF_BYTES) and not tr.static:
+        if (len(draft.forms) >= LIMIT or draft.leaf_bytes > LEAF_BYTES) and not tr.static:
             flush(tr)
         return
     node = tr.real

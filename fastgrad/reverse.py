@@ -367,6 +367,7 @@ def set_grad(enabled: bool) -> None:
     tr = local.trace
     tr.grad_enabled = enabled
     if tr.draft is not None:
+        tr.draft.quick = tr.kinds.quick[enabled]
         return
     node = tr.real
     if node.grad_enabled != enabled:

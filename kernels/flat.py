@@ -51,6 +51,20 @@ def sweep(block, unused):
     first, last, parts, part_room = int64_at(b[6]), int64_at(b[7]), int64_at(b[8]), b[9]
     released, passed, sources, fold = uint8_at(b[10]), uint8_at(b[11]), int64_at(b[12]), b[13]
     slot, count, used, found = b[14], b[15], b[16], b[17]
+    if b[22]:  # a new walk: what it starts with
+        given = int64_at(b[23])
+        for i in range(slot + 1):
+            first[i] = -1
+        for i in range(b[22]):
+            target = given[2 * i]
+            parts[2 * used], parts[2 * used + 1] = given[2 * i + 1], -1
+            if first[target] < 0:
+                first[target] = used
+            else:
+                parts[2 * last[target] + 1] = used
+            last[target] = used
+            used += 1
+        b[22] = 0
     code = DONE
     while slot >= 0:
         part = first[slot]

@@ -26,29 +26,70 @@ from .kinds import BOUND, LOCAL, Kind, Kinds, Rule
 _new = object.__new__
 _FORMATS = {"f4": "f", "f8": "d", "i8": "q", "i4": "i", "u1": "B", "b1": "?"}
 _NO_EDGES: dict[Any, Any] = {}
-_NONE = np.zeros(0, np.uint8)
+_NONE = array("B")
 
 
 class Draft:
     """What one trace has recorded."""
 
     __slots__ = (
-        "by_number", "cells", "constants", "entries", "kinds", "leaf_bytes", "known", "next", "numbers", "released", "rules",
+        "by_number", "cells", "constants", "flat", "forms", "kinds", "known", "leaf_bytes", "next", "numbers", "quick",
+        "released", "tail",
     )  # fmt: skip
 
-    def __init__(self, kinds: Kinds) -> None:
+    def __init__(self, kinds: Kinds, enabled: bool) -> None:
         self.kinds = kinds
         self.known = kinds.rules
         self.by_number = kinds.by_number
-        self.entries = array("q")
-        self.cells = bytearray()
+        self.quick = kinds.quick[enabled]
+        self.forms: list[int] = []  # by slot: the number of its kind
+        self.flat = array("q")  # the entries
+        self.tail: list[int] = []  # the youngest ones, which are still to be moved there
+        self.cells = array("q")  # the values of Python numbers
         self.numbers: dict[int, Any] = {}  # slot of a Python number -> its value
         self.constants: dict[Any, int] = {}  # constants and conversions of numbers -> slot
         self.released = _NONE  # by slot: a backward has given up what its rule reads
         self.leaf_bytes = 0
         self.next = _NO_EDGES
 
+    def entries(self) -> array[int]:
+        """All entries as one array."""
+        if self.tail:
+            self.flat.extend(array("q", self.tail))
+            self.tail.clear()
+        return self.flat
+
     # ---- recording
+
+    def one(self, tr: Trace, code: int, a: int) -> Any:
+        """Record an operation of one tensor that needs nothing else; None if that has to be found out first."""
+        forms = self.forms
+        slot = len(forms)
+        kind = self.quick.get((code, forms[a]))
+        if kind is None or slot >= tape.LIMIT:
+            return None
+        forms.append(kind.number)
+        self.tail += (kind.number, a, 0, 0)
+        t = _new(tape.TENSOR)
+        t._at = (tr.epoch, slot)
+        t._meta = kind
+        tr.live.append(t)
+        return t
+
+    def two(self, tr: Trace, code: int, a: int, b: int) -> Any:
+        """The same for an operation of two tensors."""
+        forms = self.forms
+        slot = len(forms)
+        kind = self.quick.get((code, forms[a], forms[b]))
+        if kind is None or slot >= tape.LIMIT:
+            return None
+        forms.append(kind.number)
+        self.tail += (kind.number, a, b, 0)
+        t = _new(tape.TENSOR)
+        t._at = (tr.epoch, slot)
+        t._meta = kind
+        tr.live.append(t)
+        return t
 
     def record(self, tr: Trace, op: Any, operands: Sequence[Any], attrs: Any) -> Any:
         """Record an operation, and return its tensor; None if drafts can't hold it."""
@@ -56,30 +97,31 @@ class Draft:
         slots = [t._at[1] if t._at[0] == epoch else tape.enter(tr, t) for t in operands]
         if tr.draft is not self:
             return None
-        kind = self._extend(tr, op, slots, attrs)
-        if kind is None:
-            return None
+        forms = self.forms
+        numbers = [forms[s] for s in slots]
+        quick = (op.code, *numbers) if attrs is None else (op.code, *numbers, attrs)
+        kind: Kind | None = self.quick.get(quick)
+        if kind is not None:
+            self._append(kind, *slots)
+        else:
+            of = [self.by_number[n].form for n in numbers]
+            key = (op.code, attrs, tr.grad_enabled, *of)
+            rule = self.known.get(key)
+            if rule is None:
+                rule = self.kinds.find(key, op, of, attrs, tr.grad_enabled)
+            kind = rule.simple
+            if kind is not None:
+                self.quick[quick] = kind
+                self._append(kind, *slots)
+            elif rule.outs:
+                kind = self._several(rule, slots)
+            if kind is None:
+                return None
         t = _new(tape.TENSOR)
-        t._at = (epoch, (len(self.entries) >> 2) - 1)
+        t._at = (epoch, len(forms) - 1)
         t._meta = kind
         tr.live.append(t)
         return t
-
-    def _extend(self, tr: Trace, op: Any, slots: Sequence[int], attrs: Any) -> Kind | None:
-        flat, by_number = self.entries, self.by_number
-        forms = [by_number[flat[ENTRY * s]].form for s in slots]
-        key = (op.code, attrs, tr.grad_enabled, *forms)
-        rule = self.known.get(key)
-        if rule is None:
-            rule = self.kinds.find(key, op, forms, attrs, tr.grad_enabled)
-        kind = rule.simple
-        if kind is not None:
-            flat.append(kind.number)
-            flat.extend(slots)
-            for _ in range(len(slots), ENTRY - 1):
-                flat.append(0)
-            return kind
-        return self._several(rule, slots) if rule.outs else None
 
     def _several(self, rule: Rule, slots: Sequence[int]) -> Kind | None:
         """The entries of a rule that converts operands first; its last one is the result."""
@@ -93,18 +135,19 @@ class Draft:
             else:
                 made.append(self._append(kind, *at))
         out = rule.outs[0]
-        if out < LOCAL or made[out - LOCAL] != (len(self.entries) >> 2) - 1:
+        if out < LOCAL or made[out - LOCAL] != len(self.forms) - 1:
             return None
         return rule.entries[out - LOCAL][0]
 
     def _append(self, kind: Kind, a: int = 0, b: int = 0, c: int = 0) -> int:
-        slot = len(self.entries) >> 2
-        self.entries.extend((kind.number, a, b, c))
+        slot = len(self.forms)
+        self.forms.append(kind.number)
+        self.tail += (kind.number, a, b, c)
         return slot
 
     def copied(self, slot: int) -> int:
         """An entry that copies a value into memory of its own."""
-        form = self.by_number[self.entries[ENTRY * slot]].form
+        form = self.by_number[self.forms[slot]].form
         key = (arrays.clone.code, None, True, form)
         rule = self.known.get(key) or self.kinds.find(key, arrays.clone, [form], None, True)
         assert rule.simple is not None
@@ -153,19 +196,19 @@ class Draft:
     def _cell(self, value: Any, dtype: Any) -> int:
         cells = self.cells
         place = len(cells)
-        cells += bytes(8)
+        cells.append(0)
         try:
-            struct.pack_into(_FORMATS[dtype.code], cells, place, value)
+            struct.pack_into(_FORMATS[dtype.code], cells, 8 * place, value)
         except (OverflowError, ValueError, TypeError, struct.error):
             with np.errstate(all="ignore"):
-                cells[place : place + dtype.itemsize] = np.asarray(value).astype(dtype.numpy).tobytes()
-        return place >> 3
+                struct.pack_into(f"{dtype.itemsize}s", cells, 8 * place, np.asarray(value).astype(dtype.numpy).tobytes())
+        return place
 
     # ---- composites
 
     def composite(self, tr: Trace, label: str | None, function: Any, arguments: Any) -> Any:
         """Record what a composite does; its results carry its label."""
-        first = len(self.entries) >> 2
+        first = len(self.forms)
         tr.static += 1
         try:
             out = function(*arguments)
@@ -181,10 +224,9 @@ class Draft:
                 if label is not None and slot >= first:
                     node.name = label
                 return tape.result(tr, node)
-            kind = self.by_number[self.entries[ENTRY * slot]]
-            if label is not None and slot >= first and kind.requires_grad:
-                kind = self.kinds.renamed(kind, label)
-                self.entries[ENTRY * slot] = kind.number
+            kind = self.by_number[self.forms[slot]]
+            if label is not None and slot >= first and kind.requires_grad and kind.name != label:
+                self.forms[slot] = self.entries()[ENTRY * slot] = self.kinds.renamed(kind, label).number
             return self.tensor(tr, slot)
         return None if out is None else tuple([self._labelled(tr, x, label, first) for x in out])
 
@@ -192,7 +234,7 @@ class Draft:
         """A tensor for an entry."""
         t = _new(tape.TENSOR)
         t._at = (tr.epoch, slot)
-        t._meta = self.by_number[self.entries[ENTRY * slot]]
+        t._meta = self.by_number[self.forms[slot]]
         tr.live.append(t)
         return t
 
@@ -205,66 +247,59 @@ class Draft:
         starts = list(zip([slot for slot, parts in start.items() for _ in parts], given, strict=True))
         ends = [s if type(s) is tuple else id(s._stands_for or s) for s in tr.sources.values()]
         fold = alone and len(set(ends)) == len(ends)  # no two sources are the same leaf's
-        flat, kinds = self.entries, self.kinds
-        size, count = max(start) + 1, len(flat) // ENTRY
+        flat, kinds = self.entries(), self.kinds
+        size, count = max(start) + 1, len(self.forms)
         limit = 3 * size + len(starts)
-        address = kinds.space(4 * size + 4 * limit + 8)
-        room = kinds.room
-        first, last = room[:size], room[size : 2 * size]
-        parts = room[2 * size : 2 * size + 2 * limit].reshape(-1, 2)
-        sources = room[2 * size + 2 * limit : 2 * size + 4 * limit].reshape(-1, 2)
-        first.fill(-1)
-        for k, (slot, g) in enumerate(starts):
-            parts[k] = (g, -1)
-            if first[slot] < 0:
-                first[slot] = k
-            else:
-                parts[last[slot], 1] = k
-            last[slot] = k
-        if self.released.size < size:
-            self.released = np.concatenate([self.released, np.zeros(size - self.released.size, np.uint8)])
-        passed = np.zeros(size, np.uint8)
+        address = kinds.space(2 * size + 4 * limit)
+        if len(self.released) < size:
+            self.released = self.released + array("B", bytes(size - len(self.released)))
+        passed = array("B", bytes(size))
+        pairs = array("q", [x for pair in starts for x in pair])
         block = kinds.block
-        block[6:14] = (
-            address, address + 8 * size, address + 16 * size, limit, self.released.ctypes.data, passed.ctypes.data,
-            address + 16 * size + 16 * limit, fold,
+        struct.pack_into(
+            "8q", block, 48, address, address + 8 * size, address + 16 * size, limit, self.released.buffer_info()[0],
+            passed.buffer_info()[0], address + 16 * size + 16 * limit, fold,
         )  # fmt: skip
-        block[14:18] = (size - 1, count, len(starts), 0)
+        struct.pack_into("4q", block, 112, size - 1, count, 0, 0)
+        struct.pack_into("2q", block, 176, len(starts), pairs.buffer_info()[0])
         code = FULL
         try:
             while code != DONE:
                 if code == FULL:
-                    flat.frombytes(bytes(8 * ENTRY * (8 * size + 64)))
+                    flat.frombytes(bytes(8 * ENTRY * (6 * size + 64)))
                 elif code == MISSING:
-                    add = kinds.add_sum if block[18] else kinds.add_adjoint
-                    if not add(int(block[19]), int(block[20])):
+                    if not (kinds.add_sum if block[18] else kinds.add_adjoint)(block[19], block[20]):
                         block[15] = count
                         return None
                 else:
                     assert code == RELEASED
                     block[15] = count
                     raise RuntimeError(SECOND_TIME)
-                block[:6] = (
-                    flat.buffer_info()[0], kinds.kinds.buffer_info()[0], kinds.adjoints.buffer_info()[0],
+                struct.pack_into(
+                    "6q", block, 0, flat.buffer_info()[0], kinds.kinds.buffer_info()[0], kinds.adjoints.buffer_info()[0],
                     kinds.index.buffer_info()[0], len(kinds.index) // 2 - 1, len(flat) // ENTRY,
                 )  # fmt: skip
-                code = walk()(block.ctypes.data, 0)
+                code = walk()(kinds.block_at, 0)
         finally:
-            del flat[ENTRY * int(block[15]) :]
+            del flat[ENTRY * block[15] :]
+        self.forms += flat[ENTRY * count :: ENTRY]
         if not retain:
-            self.released[:size] |= passed
+            for slot in range(size):
+                if passed[slot]:
+                    self.released[slot] = 1
         found: dict[int, list[Any]] = {}
-        for slot, value in sources[: block[17]].tolist():
-            found.setdefault(slot, []).append(self.tensor(tr, value))
+        at = 2 * size + 2 * limit
+        for i in range(at, at + 2 * block[17], 2):
+            found.setdefault(kinds.room[i], []).append(self.tensor(tr, kinds.room[i + 1]))
         return found
 
     def is_spent(self, slot: int) -> bool:
         """Whether every way from a slot to an input passes an entry whose saved values have been given up."""
-        flat, by_number, released = self.entries, self.by_number, self.released
+        flat, by_number, released = self.entries(), self.by_number, self.released
         stack, seen = [slot], set()
         while stack:
             slot = stack.pop()
-            if slot in seen or (slot < released.size and released[slot]):
+            if slot in seen or (slot < len(released) and released[slot]):
                 continue
             seen.add(slot)
             kind = by_number[flat[ENTRY * slot]]
@@ -281,7 +316,7 @@ def nodes(draft: Draft) -> list[Node]:
     """The entries as nodes of a path of their own; the first one's parent is its root."""
     node = Node(None, None, (), None, True)
     path = []
-    flat, by_number = draft.entries, draft.by_number
+    flat, by_number = draft.entries(), draft.by_number
     for slot in range(len(flat) // ENTRY):
         kind = by_number[flat[ENTRY * slot]]
         op, attrs, operands = kind.op, kind.attrs, tuple(flat[ENTRY * slot + 1 : ENTRY * slot + 1 + len(kind.forms)])
@@ -316,7 +351,7 @@ def unfold(tr: Trace) -> None:
     tr.known = last
     tr.node = last if tr.grad_enabled else tape.twin(last)
     tr.path = path
-    tr.released = set(np.flatnonzero(draft.released).tolist())
+    tr.released = {slot for slot, given_up in enumerate(draft.released) if given_up}
     epoch = tr.epoch
     for t in tr.live:
         if t._at[0] == epoch and type(t._meta) is Kind:
@@ -329,7 +364,7 @@ def begin(tr: Trace) -> None:
         kinds = tr.kinds
         if kinds is None or len(kinds.by_number) > BOUND:
             kinds = tr.kinds = Kinds()
-        tr.draft = tr.node = Draft(kinds)
+        tr.draft = tr.node = Draft(kinds, tr.grad_enabled)
 
 
 tape.unfold = unfold

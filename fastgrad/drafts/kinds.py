@@ -100,16 +100,18 @@ class Kinds:
         self.filled = 0
         self.words = Words()
         self._keep: list[Any] = []
+        self.quick: tuple[dict[Any, Kind], dict[Any, Kind]] = ({}, {})  # by grad mode: rules of one entry, by operands' kinds
         self.recent: dict[int, None] = {}  # what the last drafts were, to notice one that comes back
-        self.block = np.zeros(32, np.int64)  # what the compiled passes are told, and tell
-        self.room = np.zeros(0, np.int64)  # their memory
-        self.program = np.zeros(8 * 1024, np.int64)  # records
+        self.block = array("q", bytes(8 * 32))  # what the compiled passes are told, and tell
+        self.block_at = self.block.buffer_info()[0]
+        self.room = array("q")  # their memory
+        self.program = array("q", bytes(64 * 1024))  # records
 
     def space(self, words: int) -> int:
         """The address of so many words for the time of one pass."""
-        if self.room.size < words:
-            self.room = np.zeros(2 * words, np.int64)
-        return self.room.ctypes.data
+        if len(self.room) < words:
+            self.room = array("q", bytes(16 * words))
+        return self.room.buffer_info()[0]
 
     # ---- forms and kinds
 

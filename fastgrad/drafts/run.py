@@ -6,16 +6,16 @@ time. Values that tensors share with views, and histories that a later backward 
 
 from __future__ import annotations
 
+from array import array
+from struct import pack_into
 from sys import getrefcount
 from typing import Any
-
-import numpy as np
 
 from .. import recording as tape
 from ..execute import DEAD, _arena, new_storage
 from ..kernels.flat import COMPUTED, DONE, ENTRY, lower
 from ..kernels.matmul import PARALLEL, use_threads
-from ..kernels.sweep import sweep
+from ..kernels.sweep import RECORD_BYTES, sweep
 from ..plan.program import PIECE, threads
 from ..recording import Trace, statistics
 from ..reverse import Graph
@@ -32,12 +32,13 @@ class Spent(Graph):
     def __init__(self, draft: Draft) -> None:
         self._draft: Draft | None = draft
         self._entries: Any = None
-        self._begin(set(np.flatnonzero(draft.released).tolist()))
+        self._begin({-1})  # not empty: something has been released
 
     @property
     def entries(self) -> Any:  # type: ignore[override]
         """The entries as nodes."""
         if self._draft is not None:
+            self.released = {slot for slot, given_up in enumerate(self._draft.released) if given_up}
             self._entries, self._draft = nodes(self._draft), None
         return self._entries
 
@@ -55,18 +56,17 @@ def finish(tr: Trace) -> bool:
     ):
         tape.unfold(tr)
         return False
-    flat, kinds, by_number = draft.entries, draft.kinds, draft.by_number
+    kinds, by_number = draft.kinds, draft.by_number
     wanted, seen = [], set()
     for t in holders:
         slot = t._at[1]
-        kind = by_number[flat[ENTRY * slot]]
-        if kind.what != COMPUTED or slot in seen:
+        if slot in seen or by_number[draft.forms[slot]].what != COMPUTED:
             slot = draft.copied(slot)
         seen.add(slot)
         wanted.append(slot)
-    digest = hash((flat.tobytes(), tuple(wanted)))
+    digest = hash((draft.entries().tobytes(), tuple(wanted)))
     recent = kinds.recent
-    tr.longest = len(flat) // ENTRY
+    tr.longest = len(draft.forms)
     if digest in recent:
         tr.strangers = 0
     elif len(recent) >= RECENT:
@@ -86,40 +86,40 @@ def finish(tr: Trace) -> bool:
 
 
 def _execute(tr: Trace, draft: Draft, wanted: list[int], outputs: list[int]) -> None:
-    flat, kinds = draft.entries, draft.kinds
-    count = len(flat) // ENTRY
-    addresses = np.array([*tr.addresses, 0], np.int64)
-    cells = np.frombuffer(draft.cells or b"\0", np.uint8)
-    address = kinds.space(6 * count + 64)
-    needed = np.zeros(count, np.uint8)
-    places = kinds.room[:count]
-    needed[wanted] = 2
-    places[wanted] = outputs
+    flat, kinds = draft.flat, draft.kinds
+    count = len(draft.forms)
+    addresses, cells = array("q", tr.addresses), draft.cells
+    address = kinds.space(5 * count + 64)
+    needed = array("B", bytes(count))
+    for slot, output in zip(wanted, outputs, strict=True):
+        needed[slot] = 2
+        kinds.room[slot] = output
     block = kinds.block
-    block[:10] = (
-        flat.buffer_info()[0], kinds.kinds.buffer_info()[0], kinds.records.buffer_info()[0], count, needed.ctypes.data,
-        address, address + 8 * count, address + 16 * count, addresses.ctypes.data, cells.ctypes.data,
+    pack_into(
+        "10q", block, 0, flat.buffer_info()[0], kinds.kinds.buffer_info()[0], kinds.records.buffer_info()[0], count,
+        needed.buffer_info()[0], address, address + 8 * count, address + 16 * count, addresses.buffer_info()[0],
+        cells.buffer_info()[0],
     )  # fmt: skip
-    block[14:16] = (address + 24 * count, address + 24 * count + 512)
     arena = tr.arena
-    size = arena.nbytes if arena is not None else 0
+    size = arena.nbytes if arena is not None else 1 << 16
     while True:
-        block[10:14] = (kinds.program.ctypes.data, kinds.program.size // 8, _arena(tr, size) if size else 0, size)
-        block[16:19] = 0
-        if lower()(block.ctypes.data, 0) == DONE:
+        pack_into(
+            "9q", block, 80, kinds.program.buffer_info()[0], len(kinds.program) // 8, _arena(tr, size), size,
+            address + 24 * count, address + 24 * count + 512, 0, 0, 0,
+        )  # fmt: skip
+        if lower()(kinds.block_at, 0) == DONE:
             break
-        if block[17] > size:
-            size = max(int(block[17]), 2 * size, 1 << 16)
-        if 8 * block[16] > kinds.program.size:
-            kinds.program = np.zeros(16 * int(block[16]), np.int64)
-    records, largest = int(block[16]), int(block[18])
+        size = max(block[17], 2 * size) if block[17] > size else size
+        if 8 * block[16] > len(kinds.program):
+            kinds.program = array("q", bytes(128 * block[16]))
+    records, largest, start = block[16], block[18], kinds.program.buffer_info()[0]
     if largest:
         use_threads(threads[0] if largest >= PARALLEL else 1)
-    start = kinds.program.ctypes.data
     while records > 0:
         sweep()(start, min(PIECE, records))
-        start += 64 * PIECE
+        start += RECORD_BYTES * PIECE
         records -= PIECE
+
 
 
 tape.finish_draft = finish
