@@ -43,26 +43,19 @@ class Graph:
     )  # fmt: skip
 
     def __init__(self, tr: Trace, ready: Any, kept: Storage | None) -> None:
-        self._begin(set(tr.released))
+        self.order = next(_sequence)
         self.ready = ready  # the executed plan: graphs with the same one have the same structure
         self.readers = set(ready.readers)  # entries whose rules will read saved values
         self.entries = tr.entries()
         self.sources = {slot: getattr(t, "_origin", None) or t for slot, t in tr.sources.items()}
+        self.released = set(tr.released)
         self.hooks = tr.hooks
         self.functions = tr.functions
+        self.numbers: dict[int, Any] = {}
+        self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
         numbers: dict[int, int] | None = None  # which number of the trace a slot is, worked out when needed
         for slot, _, place in ready.saved:
             numbers = self._keep(tr, slot, place, kept, numbers)
-
-    def _begin(self, released: set[int]) -> None:
-        self.order = next(_sequence)
-        self.sources: dict[int, Any] = {}
-        self.released = released
-        self.readers: set[int] = set()
-        self.hooks: dict[int, Any] = {}
-        self.functions: dict[int, Any] = {}
-        self.numbers: dict[int, Any] = {}
-        self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
 
     def _keep(self, tr: Trace, slot: int, place: _Place, kept: Storage | None, numbers: Any) -> Any:
         if place.reference is None:
@@ -89,6 +82,8 @@ class Graph:
         if storage.shared and tape.exported(storage):
             tape.protect({storage: 0})  # somebody outside may write to it at any time
         return numbers
+
+    can_draft = False  # whether compiled passes can walk it
 
     @property
     def is_released(self) -> bool:
@@ -403,7 +398,7 @@ def _run(
         if region is None:
             at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create, not starts and not leaves)
         else:
-            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain)
+            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, not starts and not leaves)
         for slot, g in kept.items():
             if accumulate:
                 _accumulate(keep[slot], g, create)
@@ -515,7 +510,7 @@ def _fresh(tr: Trace, t: Tensor) -> Tensor:
 
 
 def _walk_graph(
-    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool
+    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, alone: bool
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
 
@@ -524,6 +519,10 @@ def _walk_graph(
     """
     tr = local.trace
     tape.room(tr)
+    if tr.draft is not None and not keep and not tr.grad_enabled and graph.can_draft:
+        drafted = tr.draft.backward(tr, start, retain, alone, graph)
+        if drafted is not None:
+            return drafted, {}
     plain = not graph.hooks and not graph.functions and not graph.released
     structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, tr.grad_enabled)
     reader = _Reader(graph)

@@ -33,7 +33,7 @@ class Draft:
     """What one trace has recorded."""
 
     __slots__ = (
-        "by_number", "cells", "constants", "flat", "forms", "kinds", "known", "leaf_bytes", "next", "numbers", "quick",
+        "by_number", "cells", "constants", "flat", "forms", "holds", "kinds", "known", "leaf_bytes", "next", "numbers", "quick",
         "released", "tail",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Draft:
         self.constants: dict[Any, int] = {}  # constants and conversions of numbers -> slot
         self.released = _NONE  # by slot: a backward has given up what its rule reads
         self.leaf_bytes = 0
+        self.holds: list[Any] = []  # memory of graphs that it reads
         self.next = _NO_EDGES
 
     def entries(self) -> array[int]:
@@ -158,13 +159,13 @@ class Draft:
     def leaf(self, tr: Trace, shape: Any, dtype: Any, requires_grad: bool, nbytes: int, strides: Any = None) -> int:
         """An input whose address comes next in the trace's list; an alias has strides."""
         self.leaf_bytes += nbytes
-        kind = self.kinds.leaf(shape, dtype, requires_grad, strides, None)
+        kind = self.kinds.leaf(shape, dtype, requires_grad, strides)
         return self._append(kind, len(tr.addresses))
 
     def alias(self, tr: Trace, current: int, meta: Any, strides: Any) -> int:
         """Another view of the memory of an input."""
         strides = strides if strides is not None else arrays.contiguous_strides(meta.shape)
-        kind = self.kinds.leaf(meta.shape, meta.dtype, meta.requires_grad, strides, None)
+        kind = self.kinds.leaf(meta.shape, meta.dtype, meta.requires_grad, strides)
         return self._append(kind, len(tr.addresses), current)
 
     def number(self, tr: Trace, op: Any, value: Any, key: Any, source: Any) -> Any:
@@ -240,28 +241,41 @@ class Draft:
 
     # ---- backward
 
-    def backward(self, tr: Trace, start: dict[int, list[Any]], retain: bool, alone: bool) -> dict[int, list[Any]] | None:
+    def backward(
+        self, tr: Trace, start: dict[int, list[Any]], retain: bool, alone: bool, graph: Any = None
+    ) -> dict[int, list[Any]] | None:
         """Append the adjoint entries of a walk from the slots of `start` (slot -> parts of its gradient); returns the parts
-        at the sources by slot (added up, if the walk is `alone`), or None if drafts can't hold them."""
+        at the sources by slot (added up, if the walk is `alone`), or None if drafts can't hold them. The walk goes over this
+        tape, or over a graph that another draft has left."""
         given = tape.slots_of(tr, [g for parts in start.values() for g in parts])
         starts = list(zip([slot for slot, parts in start.items() for _ in parts], given, strict=True))
-        ends = [s if type(s) is tuple else id(s._stands_for or s) for s in tr.sources.values()]
+        inside = graph.entered(tr) if graph is not None else ()
+        if tr.draft is not self:
+            return None
+        sources = tr.sources if graph is None else graph.sources
+        ends = [s if type(s) is tuple else id(s._stands_for or s) for s in sources.values()]
         fold = alone and len(set(ends)) == len(ends)  # no two sources are the same leaf's
         flat, kinds = self.entries(), self.kinds
         size, count = max(start) + 1, len(self.forms)
         limit = 3 * size + len(starts)
-        address = kinds.space(2 * size + 4 * limit)
-        if len(self.released) < size:
-            self.released = self.released + array("B", bytes(size - len(self.released)))
+        address = kinds.space(5 * size + 4 * limit)
+        past = self if graph is None else graph.draft
+        released = past.released_flags(size)
         passed = array("B", bytes(size))
         pairs = array("q", [x for pair in starts for x in pair])
         block = kinds.block
         struct.pack_into(
-            "8q", block, 48, address, address + 8 * size, address + 16 * size, limit, self.released.buffer_info()[0],
+            "8q", block, 48, address, address + 8 * size, address + 16 * size, limit, released.buffer_info()[0],
             passed.buffer_info()[0], address + 16 * size + 16 * limit, fold,
         )  # fmt: skip
         struct.pack_into("4q", block, 112, size - 1, count, 0, 0)
-        struct.pack_into("2q", block, 176, len(starts), pairs.buffer_info()[0])
+        more = array("q", [x for pair in inside for x in pair])
+        at = address + 8 * (2 * size + 4 * limit)
+        struct.pack_into(
+            "10q", block, 176, len(starts), pairs.buffer_info()[0], 0 if graph is None else past.flat.buffer_info()[0], at,
+            0 if graph is None else graph.places.buffer_info()[0], at + 8 * size, len(tr.addresses), 0, len(inside),
+            more.buffer_info()[0],
+        )  # fmt: skip
         code = FULL
         try:
             while code != DONE:
@@ -283,15 +297,33 @@ class Draft:
         finally:
             del flat[ENTRY * block[15] :]
         self.forms += flat[ENTRY * count :: ENTRY]
+        if graph is not None:
+            self.holds.append(graph.memory())
+            given = 2 * size + 4 * limit + size
+            tr.addresses += kinds.room[given : given + block[29]]
         if not retain:
-            for slot in range(size):
-                if passed[slot]:
-                    self.released[slot] = 1
+            count = past.release(passed)
+            if graph is not None:
+                graph.passed(count)
         found: dict[int, list[Any]] = {}
         at = 2 * size + 2 * limit
         for i in range(at, at + 2 * block[17], 2):
             found.setdefault(kinds.room[i], []).append(self.tensor(tr, kinds.room[i + 1]))
         return found
+
+    def released_flags(self, size: int) -> array[int]:
+        """What has been given up, for at least so many slots."""
+        if len(self.released) < size:
+            self.released = self.released + array("B", bytes(size - len(self.released)))
+        return self.released
+
+    def release(self, passed: array[int]) -> int:
+        """Give up what the rules of the marked slots read; returns how many had not been."""
+        size = len(passed)
+        before = int.from_bytes(self.released_flags(size)[:size].tobytes(), "little")
+        after = before | int.from_bytes(passed.tobytes(), "little")
+        self.released[:size] = array("B", after.to_bytes(size, "little"))
+        return after.bit_count() - before.bit_count()
 
     def is_spent(self, slot: int) -> bool:
         """Whether every way from a slot to an input passes an entry whose saved values have been given up."""

@@ -100,6 +100,7 @@ class Kinds:
         self.filled = 0
         self.words = Words()
         self._keep: list[Any] = []
+        self._prepared: set[int] = set()
         self.quick: tuple[dict[Any, Kind], dict[Any, Kind]] = ({}, {})  # by grad mode: rules of one entry, by operands' kinds
         self.recent: dict[int, None] = {}  # what the last drafts were, to notice one that comes back
         self.block = array("q", bytes(8 * 32))  # what the compiled passes are told, and tell
@@ -126,7 +127,7 @@ class Kinds:
             found = self._forms[key] = Form(len(self._forms) + 1, key)
         return found
 
-    def leaf(self, shape: Any, dtype: Any, requires_grad: bool, strides: Any, name: str | None) -> Kind:
+    def leaf(self, shape: Any, dtype: Any, requires_grad: bool, strides: Any) -> Kind:
         """The kind of an input with memory; an alias is one with strides."""
         key = (shape, dtype, requires_grad, strides)
         found = self.leaves.get(key)
@@ -300,11 +301,23 @@ class Kinds:
 
     # ---- gradients
 
+    def prepare(self, numbers: set[int]) -> None:
+        """Fill in, for kinds that a graph is kept of, what their gradient rules read and what stands for a kept value."""
+        for number in numbers - self._prepared:
+            kind = self.by_number[number]
+            form = kind.form
+            mask = sum([1 << ref - 1 for ref in self.saved(kind)])
+            stands = self.leaf(form.shape, form.dtype, False, form.strides).number
+            beneath = self.leaf((1,), form.dtype, False, None).number if form.strides is not None else 0
+            self.kinds[KIND * number + 9 : KIND * number + 12] = array("q", (mask, stands, beneath))
+            self._prepared.add(number)
+
     def saved(self, kind: Kind) -> tuple[int, ...]:
         """Which values the gradient rule of a kind reads."""
         found = kind.saves
         if found is None:
-            names = reads(kind.op, kind.forms, kind, kind.attrs) if kind.requires_grad else ()
+            is_made = kind.requires_grad and kind.what in (VIEW, COMPUTED)
+            names = reads(kind.op, kind.forms, kind, kind.attrs) if is_made else ()
             found = kind.saves = tuple([OWN if n == "y" else FIRST + ord(n) - ord("a") for n in sorted(names)])
         return found
 
