@@ -32,7 +32,7 @@ class _Alone:
 class DraftGraph(Graph):
     """A draft that has run."""
 
-    __slots__ = ("_left", "_nodes", "_saved", "draft", "inputs", "kept", "places")
+    __slots__ = ("_given_up", "_left", "_nodes", "_numbers", "_saved", "_values", "draft", "inputs", "kept", "places")
     can_draft = True
 
     def __init__(
@@ -49,6 +49,9 @@ class DraftGraph(Graph):
         self._saved: list[int] = [s for s, flag in enumerate(saved) if flag] if saved else []
         self._left = readers  # entries whose rules will read saved values
         self._nodes: Any = None
+        self._given_up: set[int] | None = None
+        self._values: dict[int, tuple[Storage, int, Any]] | None = None
+        self._numbers: dict[int, Any] | None = None
         for slot in self._saved:
             root = self._root(slot)
             if self._kind(root).what == LEAF:
@@ -97,9 +100,11 @@ class DraftGraph(Graph):
 
     def passed(self, count: int) -> None:
         """So many entries' saved values have been given up; with the last ones, the memory."""
+        self._given_up = None
         self._left -= count
         if self._left <= 0:
             self._saved, self.kept, self.inputs = [], None, {}
+            self._values = self._numbers = None
 
     # ---- for all others
 
@@ -113,7 +118,9 @@ class DraftGraph(Graph):
     @property
     def released(self) -> set[int]:  # type: ignore[override]
         """The entries whose saved values have been given up."""
-        return {slot for slot, flag in enumerate(self.draft.released) if flag}
+        if self._given_up is None:
+            self._given_up = {slot for slot, flag in enumerate(self.draft.released) if flag}
+        return self._given_up
 
     @property
     def is_released(self) -> bool:
@@ -122,7 +129,9 @@ class DraftGraph(Graph):
     @property
     def saved(self) -> dict[int, tuple[Storage, int, Any]]:  # type: ignore[override]
         """Memory, offset in bytes and element strides of the saved values."""
-        found = {}
+        if self._values is not None:
+            return self._values
+        found = self._values = {}
         for slot in self._saved:
             storage = self.inputs.get(slot) or self.kept
             if slot in self.inputs or self._kind(self._root(slot)).what == COMPUTED:
@@ -133,7 +142,10 @@ class DraftGraph(Graph):
     @property
     def numbers(self) -> dict[int, Any]:  # type: ignore[override]
         """Value and strides of saved values that are Python numbers."""
+        if self._numbers is not None:
+            return self._numbers
         found: dict[int, Any] = {}
+        self._numbers = found
         for slot in self._saved:
             root = self._root(slot)
             kind = self._kind(root)
@@ -148,6 +160,7 @@ class DraftGraph(Graph):
 
     def replace(self, old: Storage, new: Storage) -> None:
         """Read a saved value from a copy from now on."""
+        self._values = None
         for slot, storage in self.inputs.items():
             if storage is old:
                 self.inputs[slot] = new

@@ -102,7 +102,8 @@ class Kinds:
         self._keep: list[Any] = []
         self._prepared: set[int] = set()
         self.quick: tuple[dict[Any, Kind], dict[Any, Kind]] = ({}, {})  # by grad mode: rules of one entry, by operands' kinds
-        self.recent: dict[int, None] = {}  # what the last drafts were, to notice one that comes back
+        self.drafted = 0  # entries of all drafts
+        self.recent: dict[int, tuple[int, int]] = {}  # digests of the last drafts: how often they came, `drafted` then
         self.block = array("q", bytes(8 * 32))  # what the compiled passes are told, and tell
         self.block_at = self.block.buffer_info()[0]
         self.room = array("q")  # their memory

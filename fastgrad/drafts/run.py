@@ -22,6 +22,7 @@ from .draft import Draft
 from .graph import DraftGraph
 
 RECENT = 1024  # digests of drafts that are remembered
+RETURNS = 3  # how often one has to come back to be planned
 
 
 def finish(tr: Trace) -> bool:
@@ -61,15 +62,19 @@ def finish(tr: Trace) -> bool:
 
 
 def _remember(tr: Trace, draft: Draft, wanted: list[int]) -> None:
-    """Notice a draft that comes back: such a program is recorded in the trace cache from now on."""
-    recent = draft.kinds.recent
+    """Notice drafts that keep coming back: such programs are recorded in the trace cache from now on, if it can hold what
+    lies between two of them. (To plan one costs as much as running it a good many times as a draft.)"""
+    kinds = draft.kinds
+    recent = kinds.recent
     digest = hash((draft.entries().tobytes(), tuple(wanted)))
     tr.longest = len(draft.forms)
-    if digest in recent:
+    kinds.drafted += tr.longest
+    times, before = recent.pop(digest, (0, 0))
+    if times >= RETURNS and 2 * (kinds.drafted - before) <= tape.CACHE_NODES:
         tr.strangers = 0
-    elif len(recent) >= RECENT:
+    if len(recent) >= RECENT:
         del recent[next(iter(recent))]
-    recent[digest] = None
+    recent[digest] = (times + 1, kinds.drafted)
 
 
 def _keep(draft: Draft, roots: list[int]) -> tuple[array[int], array[int], int, int]:
