@@ -192,7 +192,7 @@ def _again(tr: Trace) -> bool:
 def _familiar(tr: Trace, node: tape.Node) -> None:
     """A program has come back: new ones are expected to, too, unless they are much longer than this one."""
     if 2 * node.end >= tr.longest:
-        tr.strangers = 0
+        tr.strangers //= 2
 
 
 def salvage(tr: Trace) -> None:
@@ -275,8 +275,8 @@ def _flush(tr: Trace) -> None:
         quickly = ready is None and _forced[0] is None and tr.strangers >= tape.STRANGERS
         tier = _forced[0] if _forced[0] is not None else 0 if quickly else 1
         if ready is None:
-            tr.strangers += 1 + node.end // 512
-            tr.longest = node.end
+            tr.strangers = min(tr.strangers + 1 + node.end // 512, 2 * tape.STRANGERS)
+            tr.longest = max(node.end, tr.longest * 7 // 8)
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
         alive = [references > DEAD for references in counts]

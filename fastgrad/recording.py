@@ -181,7 +181,7 @@ class Trace:
         self.lock = threading.RLock()
         self.nodes = 0
         self.strangers = 0  # new programs in a row without one that came back
-        self.longest = 0  # how many entries the last new program had
+        self.longest = 0  # how many entries the last new programs had
         self.draft: Any = None  # the flat tape of a program that is not expected back; it stands in for a node
         self.kinds: Any = None  # what this thread's drafts know of operations
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs

@@ -396,9 +396,11 @@ def _run(
         start = starts.pop(region)
         keep = by_region.get(region, {})
         if region is None:
-            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create, not starts and not leaves)
+            at_sources, kept = _walk_pending(
+                tr, start, frozenset(keep), retain, create, None if starts else leaves
+            )
         else:
-            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, not starts and not leaves)
+            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, None if starts else leaves)
         for slot, g in kept.items():
             if accumulate:
                 _accumulate(keep[slot], g, create)
@@ -414,12 +416,22 @@ def _run(
                 starts.setdefault(origin[0], {}).setdefault(origin[1], []).extend(parts)
             else:
                 _reach(leaves, source, parts)
-    for leaf, parts in leaves.values():
-        if wanted is None or id(leaf) in wanted:
-            g = _arrive(leaf, total(parts), accumulate, create)
-            if not accumulate:
-                found[id(leaf)] = g
+    arrived = [(leaf, total(parts)) for leaf, parts in leaves.values() if wanted is None or id(leaf) in wanted]
+    writes = accumulate and tr.draft is not None and any([_has_memory(leaf._grad) for leaf, _ in arrived])
+    if writes:  # writing to memory comes back even where what it follows never does: it is a trace of its own
+        tape.flush(tr)
+        tape.unfold(tr)
+    for leaf, g in arrived:
+        g = _arrive(leaf, g, accumulate, create)
+        if not accumulate:
+            found[id(leaf)] = g
+    if writes:
+        tape.flush(tr)
     return found
+
+
+def _has_memory(t: Tensor | None) -> bool:
+    return t is not None and t._storage is not None
 
 
 def _reach(leaves: dict[int, tuple[Tensor, list[Tensor]]], leaf: Tensor, parts: list[Tensor]) -> None:
@@ -454,11 +466,12 @@ def _ones(t: Tensor) -> Tensor:
 
 
 def _walk_pending(
-    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool, alone: bool
+    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool, leaves: Any
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
-    """The walk over the pending trace: one edge, if the trace has been here before. `alone`: nothing else has reached a source."""
+    """The walk over the pending trace: one edge, if the trace has been here before. `leaves`: what has reached
+    leaves by now, if no other region is left to walk."""
     if tr.draft is not None and not keep and not create and not tr.hooks and not tr.functions:
-        drafted = tr.draft.backward(tr, start, retain, alone)
+        drafted = tr.draft.backward(tr, start, retain, leaves)
         if drafted is not None:
             return drafted, {}
     slots = tape.slots_of(tr, [g for parts in start.values() for g in parts])
@@ -510,7 +523,7 @@ def _fresh(tr: Trace, t: Tensor) -> Tensor:
 
 
 def _walk_graph(
-    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, alone: bool
+    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, leaves: Any
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
 
@@ -520,7 +533,7 @@ def _walk_graph(
     tr = local.trace
     tape.room(tr)
     if tr.draft is not None and not keep and not tr.grad_enabled and graph.can_draft:
-        drafted = tr.draft.backward(tr, start, retain, alone, graph)
+        drafted = tr.draft.backward(tr, start, retain, leaves, graph)
         if drafted is not None:
             return drafted, {}
     plain = not graph.hooks and not graph.functions and not graph.released

@@ -231,6 +231,10 @@ class Draft:
             return self.tensor(tr, slot)
         return None if out is None else tuple([self._labelled(tr, x, label, first) for x in out])
 
+    def kind(self, slot: int) -> Kind:
+        """The kind of an entry."""
+        return self.by_number[self.forms[slot]]
+
     def tensor(self, tr: Trace, slot: int) -> Any:
         """A tensor for an entry."""
         t = _new(tape.TENSOR)
@@ -242,11 +246,12 @@ class Draft:
     # ---- backward
 
     def backward(
-        self, tr: Trace, start: dict[int, list[Any]], retain: bool, alone: bool, graph: Any = None
+        self, tr: Trace, start: dict[int, list[Any]], retain: bool, leaves: Any, graph: Any = None
     ) -> dict[int, list[Any]] | None:
         """Append the adjoint entries of a walk from the slots of `start` (slot -> parts of its gradient); returns the parts
-        at the sources by slot (added up, if the walk is `alone`), or None if drafts can't hold them. The walk goes over this
-        tape, or over a graph that another draft has left."""
+        at the sources by slot, or None if drafts can't hold them. The walk goes over this tape, or over a graph that another
+        draft has left. `leaves` are the parts that have reached leaves before, by identity: if they are given, the sums go on
+        from them."""
         given = tape.slots_of(tr, [g for parts in start.values() for g in parts])
         starts = list(zip([slot for slot, parts in start.items() for _ in parts], given, strict=True))
         inside = graph.entered(tr) if graph is not None else ()
@@ -254,7 +259,15 @@ class Draft:
             return None
         sources = tr.sources if graph is None else graph.sources
         ends = [s if type(s) is tuple else id(s._stands_for or s) for s in sources.values()]
-        fold = alone and len(set(ends)) == len(ends)  # no two sources are the same leaf's
+        fold = leaves is not None and len(set(ends)) == len(ends)  # no two sources are the same leaf's
+        before = []
+        if fold and leaves:
+            for slot, end in zip(sources, ends, strict=True):
+                parts = leaves[end][1] if end in leaves and slot <= max(start) else ()
+                starts += zip([slot] * len(parts), tape.slots_of(tr, parts), strict=True)
+                before.append(parts)
+            if tr.draft is not self:
+                return None
         flat, kinds = self.entries(), self.kinds
         size, count = max(start) + 1, len(self.forms)
         limit = 3 * size + len(starts)
@@ -305,6 +318,9 @@ class Draft:
             count = past.release(passed)
             if graph is not None:
                 graph.passed(count)
+        for parts in before:
+            if parts:
+                parts.clear()
         found: dict[int, list[Any]] = {}
         at = 2 * size + 2 * limit
         for i in range(at, at + 2 * block[17], 2):

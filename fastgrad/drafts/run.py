@@ -28,6 +28,9 @@ RETURNS = 3  # how often one has to come back to be planned
 def finish(tr: Trace) -> bool:
     """Run a draft and begin the next trace; False if it has been turned into nodes, which have to be run."""
     draft = tr.draft
+    if not draft.forms:
+        tr.reset()
+        return True
     holders = [t for t in tr.live if getrefcount(t) > DEAD]
     if tr.hooks or tr.functions or any([t._storage is not None for t in holders]):
         tape.unfold(tr)
@@ -67,8 +70,8 @@ def _remember(tr: Trace, draft: Draft, wanted: list[int]) -> None:
     kinds = draft.kinds
     recent = kinds.recent
     digest = hash((draft.entries().tobytes(), tuple(wanted)))
-    tr.longest = len(draft.forms)
-    kinds.drafted += tr.longest
+    kinds.drafted += len(draft.forms)
+    tr.longest = max(len(draft.forms), tr.longest * 7 // 8)
     times, before = recent.pop(digest, (0, 0))
     if times >= RETURNS and 2 * (kinds.drafted - before) <= tape.CACHE_NODES:
         tr.strangers = 0
