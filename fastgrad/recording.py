@@ -241,7 +241,9 @@ class Trace:
             node = node.parent
         path.extend(reversed(fresh))
         if fresh:
-            self.known = fresh[0]  # a node that every way on from here has behind it, which a change of mode need not be
+            self.known = fresh[
+                0
+            ]  # a node that every way on from here has behind it, which a change of mode need not be
         return path
 
     @property

@@ -396,9 +396,7 @@ def _run(
         start = starts.pop(region)
         keep = by_region.get(region, {})
         if region is None:
-            at_sources, kept = _walk_pending(
-                tr, start, frozenset(keep), retain, create, None if starts else leaves
-            )
+            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create, None if starts else leaves)
         else:
             at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, None if starts else leaves)
         for slot, g in kept.items():

@@ -221,7 +221,7 @@ def sweep(block, unused):
 )
 
 # What backward walks from the marked slots will read: `reached` is marked from the roots down, `needed` becomes 3 for a value
-# that is kept in memory of its own and at least 1 for any other that is read. Returns the bytes of the kept ones; the number
+# that is kept in memory of its own and at least 1 for any other that is read; `saved` is 1 for what is read, 2 where an input's memory holds it. Returns the bytes of the kept ones; the number
 # of entries that read any goes to the block.
 _KEEP = (
     _HEAD
@@ -242,13 +242,16 @@ def sweep(block, count):
             for i in range(4):
                 if (mask >> i) & 1:
                     value = slot if i == 0 else entries[at + i]
-                    saved[value] = 1
+                    read = value
+                    saved[read] = 1
                     if needed[value] == 0:
                         needed[value] = 1
                     while kinds[entries[value * ENTRY] * KIND] == VIEW:
                         value = entries[value * ENTRY + 1]
                     owner = entries[value * ENTRY] * KIND
-                    if kinds[owner] == COMPUTED and needed[value] != 3:
+                    if kinds[owner] == LEAF:
+                        saved[read] = 2
+                    elif kinds[owner] == COMPUTED and needed[value] != 3:
                         needed[value] = 3
                         size += kinds[owner + 1]
         for j in range(kinds[kind + 8]):

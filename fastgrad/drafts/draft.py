@@ -202,7 +202,9 @@ class Draft:
             struct.pack_into(_FORMATS[dtype.code], cells, 8 * place, value)
         except (OverflowError, ValueError, TypeError, struct.error):
             with np.errstate(all="ignore"):
-                struct.pack_into(f"{dtype.itemsize}s", cells, 8 * place, np.asarray(value).astype(dtype.numpy).tobytes())
+                struct.pack_into(
+                    f"{dtype.itemsize}s", cells, 8 * place, np.asarray(value).astype(dtype.numpy).tobytes()
+                )
         return place
 
     # ---- composites
@@ -283,10 +285,10 @@ class Draft:
         )  # fmt: skip
         struct.pack_into("4q", block, 112, size - 1, count, 0, 0)
         more = array("q", [x for pair in inside for x in pair])
-        at = address + 8 * (2 * size + 4 * limit)
+        inside_at = address + 8 * (2 * size + 4 * limit)
         struct.pack_into(
-            "10q", block, 176, len(starts), pairs.buffer_info()[0], 0 if graph is None else past.flat.buffer_info()[0], at,
-            0 if graph is None else graph.places.buffer_info()[0], at + 8 * size, len(tr.addresses), 0, len(inside),
+            "10q", block, 176, len(starts), pairs.buffer_info()[0], 0 if graph is None else past.flat.buffer_info()[0],
+            inside_at, 0 if graph is None else graph.places.buffer_info()[0], inside_at + 8 * size, len(tr.addresses), 0, len(inside),
             more.buffer_info()[0],
         )  # fmt: skip
         code = FULL
@@ -312,8 +314,8 @@ class Draft:
         self.forms += flat[ENTRY * count :: ENTRY]
         if graph is not None:
             self.holds.append(graph.memory())
-            given = 2 * size + 4 * limit + size
-            tr.addresses += kinds.room[given : given + block[29]]
+            listed = 3 * size + 4 * limit
+            tr.addresses += kinds.room[listed : listed + block[29]]
         if not retain:
             count = past.release(passed)
             if graph is not None:
@@ -322,8 +324,8 @@ class Draft:
             if parts:
                 parts.clear()
         found: dict[int, list[Any]] = {}
-        at = 2 * size + 2 * limit
-        for i in range(at, at + 2 * block[17], 2):
+        where = 2 * size + 2 * limit
+        for i in range(where, where + 2 * block[17], 2):
             found.setdefault(kinds.room[i], []).append(self.tensor(tr, kinds.room[i + 1]))
         return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import recording as tape
-from ..kernels.flat import COMPUTED, ENTRY, LEAF, NUMBER, VIEW
+from ..kernels.flat import COMPUTED, ENTRY, NUMBER, VIEW
 from ..ops.arrays import contiguous_strides
 from ..recording import Signature, Storage, Trace
 from ..reverse import Graph, _sequence
@@ -32,7 +32,7 @@ class _Alone:
 class DraftGraph(Graph):
     """A draft that has run."""
 
-    __slots__ = ("_given_up", "_left", "_nodes", "_numbers", "_saved", "_values", "draft", "inputs", "kept", "places")
+    __slots__ = ("_flags", "_given_up", "_left", "_nodes", "_numbers", "_values", "draft", "inputs", "kept", "places")
     can_draft = True
 
     def __init__(
@@ -46,16 +46,20 @@ class DraftGraph(Graph):
         self.kept = kept
         self.sources = {s: getattr(t, "_origin", None) or t for s, t in tr.sources.items()} if saved else {}
         self.inputs: dict[int, Storage] = {}  # saved slots that lie in the memory of an input
-        self._saved: list[int] = [s for s, flag in enumerate(saved) if flag] if saved else []
+        self._flags = (
+            saved  # by slot: 1 for a saved value, 2 for one in the memory of an input; None when all are given up
+        )
         self._left = readers  # entries whose rules will read saved values
         self._nodes: Any = None
         self._given_up: set[int] | None = None
         self._values: dict[int, tuple[Storage, int, Any]] | None = None
         self._numbers: dict[int, Any] | None = None
-        for slot in self._saved:
-            root = self._root(slot)
-            if self._kind(root).what == LEAF:
-                self._share(tr, slot, draft.flat[ENTRY * root + 1])
+        if saved is not None:
+            flags = saved.tobytes()
+            slot = flags.find(2)
+            while slot >= 0:
+                self._share(tr, slot, draft.flat[ENTRY * self._root(slot) + 1])
+                slot = flags.find(2, slot + 1)
 
     def _kind(self, slot: int) -> Any:
         return self.draft.by_number[self.draft.forms[slot]]
@@ -103,7 +107,7 @@ class DraftGraph(Graph):
         self._given_up = None
         self._left -= count
         if self._left <= 0:
-            self._saved, self.kept, self.inputs = [], None, {}
+            self._flags, self.kept, self.inputs = None, None, {}
             self._values = self._numbers = None
 
     # ---- for all others
@@ -124,7 +128,10 @@ class DraftGraph(Graph):
 
     @property
     def is_released(self) -> bool:
-        return not self._saved
+        return self._flags is None
+
+    def _saved(self) -> list[int]:
+        return [slot for slot, flag in enumerate(self._flags or ()) if flag]
 
     @property
     def saved(self) -> dict[int, tuple[Storage, int, Any]]:  # type: ignore[override]
@@ -132,7 +139,7 @@ class DraftGraph(Graph):
         if self._values is not None:
             return self._values
         found = self._values = {}
-        for slot in self._saved:
+        for slot in self._saved():
             storage = self.inputs.get(slot) or self.kept
             if slot in self.inputs or self._kind(self._root(slot)).what == COMPUTED:
                 assert storage is not None
@@ -146,7 +153,7 @@ class DraftGraph(Graph):
             return self._numbers
         found: dict[int, Any] = {}
         self._numbers = found
-        for slot in self._saved:
+        for slot in self._saved():
             root = self._root(slot)
             kind = self._kind(root)
             if kind.what == NUMBER:

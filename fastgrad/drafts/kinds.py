@@ -101,7 +101,10 @@ class Kinds:
         self.words = Words()
         self._keep: list[Any] = []
         self._prepared: set[int] = set()
-        self.quick: tuple[dict[Any, Kind], dict[Any, Kind]] = ({}, {})  # by grad mode: rules of one entry, by operands' kinds
+        self.quick: tuple[dict[Any, Kind], dict[Any, Kind]] = (
+            {},
+            {},
+        )  # by grad mode: rules of one entry, by operands' kinds
         self.drafted = 0  # entries of all drafts
         self.recent: dict[int, tuple[int, int]] = {}  # digests of the last drafts: how often they came, `drafted` then
         self.block = array("q", bytes(8 * 32))  # what the compiled passes are told, and tell
@@ -134,7 +137,9 @@ class Kinds:
         found = self.leaves.get(key)
         if found is None:
             node = _node(tape.LEAF, (shape, strides, None), shape, dtype, requires_grad)
-            found = self.leaves[key] = self._add(LEAF, node, (), self.form(shape, dtype, requires_grad, strides=strides))
+            found = self.leaves[key] = self._add(
+                LEAF, node, (), self.form(shape, dtype, requires_grad, strides=strides)
+            )
         return found
 
     def number(self, op: Any, dtype: Any, weak: bool) -> Kind:
@@ -206,7 +211,9 @@ class Kinds:
         op, base = node.op, forms[0]
         if len(forms) > 1 or (op is arrays.as_strided and base.strides is not None):
             return None
-        moved = op.move(base.shape, contiguous_strides(base.shape) if base.strides is None else base.strides, node.attrs)
+        moved = op.move(
+            base.shape, contiguous_strides(base.shape) if base.strides is None else base.strides, node.attrs
+        )
         if moved is None:
             return None
         strides, offset = moved
@@ -295,7 +302,10 @@ class Kinds:
         rule = self.rule(op, forms, attrs, enabled)
         if rule is None:
             rule = _UNSUPPORTED
-        elif len(rule.entries) == 1 and rule.entries[0][0].what in (VIEW, COMPUTED):  # it reads the operands as they come
+        elif len(rule.entries) == 1 and rule.entries[0][0].what in (
+            VIEW,
+            COMPUTED,
+        ):  # it reads the operands as they come
             rule.simple = rule.entries[0][0]
         self.rules[key] = rule
         return rule

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from struct import pack_into
 from sys import getrefcount
-from typing import Any
 
 from .. import recording as tape
 from ..execute import DEAD, _arena, new_bytes, new_storage
