@@ -577,6 +577,8 @@ class Compiled:
                     return result
         if tr.capture is not None or tr.eager:
             return self._function(*args, **kwargs)
+        if tr.draft is not None:
+            flush(tr)
         if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
         if self._version[0] != self._structure or not self._names.unchanged():

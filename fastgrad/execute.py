@@ -320,11 +320,14 @@ def _sharing(
             rooted.append(t)
 
 
-def prepare(tr: Trace, want: list[int], roots: list[int], tier: int, writes: dict[int, int] | None = None) -> Ready:
-    """Plan the trace for what is wanted of it, and for its writes (or the given ones)."""
-    entries = tr.entries()
+def prepare(
+    tr: Trace, want: list[int], roots: list[int], tier: int, writes: dict[int, int] | None = None, past: Any = None
+) -> Ready:
+    """Plan the trace for what is wanted of it, and for its writes (or the given ones). `past`: entries and released slots, if
+    they are not the trace's."""
+    entries, released = (tr.entries(), tr.released) if past is None else past
     writes = writes_of(tr) if writes is None else writes
-    save, readers = reverse.saved_slots(entries, roots, tr.released)
+    save, readers = reverse.saved_slots(entries, roots, released)
     program = plan(entries, writes, want, save, tier)
     specs = [(entries[slot].numel, entries[slot].dtype) for slot in want]
     saved = [(slot, entries[slot], program.kept[slot]) for slot in sorted(save)]
@@ -453,18 +456,18 @@ def observe(tr: Trace, t: Tensor, epoch: int) -> None:
         storage = t._storage
         if tr.epoch != epoch or (storage is not None and storage.array is not None):
             return
-        tape.unfold(tr)
         slot = t._at[1] if storage is None else storage.at[1]
         meta = t._meta
-        roots = [meta.slot] if meta.requires_grad and type(meta) is not Signature else []
-        ready = prepare(tr, [slot], roots, 0, {})
+        past = tr.past  # a draft goes on as it is: its thread may be recording
+        roots = [t._at[1]] if meta.requires_grad and type(meta) is not Signature else []
+        ready = prepare(tr, [slot], roots, 0, {}, past)
         made, kept = apart(tr, ready)
         if storage is None:
             t._storage = made[0]
         else:
             adopt(storage, made[0])
         if roots:
-            t._origin = (reverse.Graph(tr, ready, kept), meta.slot)
+            t._origin = (reverse.Graph(tr, ready, kept, past), roots[0])
         if type(meta) is not Signature:
             t._meta = meta.signature
         statistics["foreign runs"] += 1

@@ -247,6 +247,11 @@ class Trace:
         return path
 
     @property
+    def past(self) -> tuple[list[Node], set[int]]:
+        """Entries and released slots, found without a change to the trace, which may be another thread's."""
+        return look(self) if self.draft is not None else (self.entries(), self.released)
+
+    @property
     def real(self) -> Node:
         """The node reached, whatever stands in for it; a draft is turned into nodes."""
         if self.draft is not None:
@@ -380,6 +385,7 @@ materialize: Callable[[Any], None] = _unbound
 exported: Callable[[Storage], bool] = _unbound
 protect: Callable[[dict[Storage, int]], None] = _unbound
 unfold: Callable[[Trace], None] = _unbound  # go on with nodes instead of a draft
+look: Callable[[Any], tuple[list[Node], set[int]]] = _unbound  # the entries of a draft as nodes, and its released slots
 begin_draft: Callable[[Trace], None] = _unbound
 finish_draft: Callable[[Trace], bool] = _unbound
 

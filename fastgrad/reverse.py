@@ -42,13 +42,14 @@ class Graph:
         "__weakref__", "entries", "functions", "hooks", "numbers", "order", "readers", "ready", "released", "saved", "sources",
     )  # fmt: skip
 
-    def __init__(self, tr: Trace, ready: Any, kept: Storage | None) -> None:
+    def __init__(self, tr: Trace, ready: Any, kept: Storage | None, past: Any = None) -> None:
         self.order = next(_sequence)
         self.ready = ready  # the executed plan: graphs with the same one have the same structure
         self.readers = set(ready.readers)  # entries whose rules will read saved values
-        self.entries = tr.entries()
+        self.entries: Sequence[Node]
+        self.entries, released = (tr.entries(), tr.released) if past is None else past
         self.sources = {slot: getattr(t, "_origin", None) or t for slot, t in tr.sources.items()}
-        self.released = set(tr.released)
+        self.released = set(released)
         self.hooks = tr.hooks
         self.functions = tr.functions
         self.numbers: dict[int, Any] = {}

@@ -21,7 +21,7 @@ from ..ops import arrays
 from ..ops.table import CONVERT
 from ..recording import ALIAS, CONSTANT, Node, Trace
 from ..reverse import SECOND_TIME
-from .kinds import BOUND, LOCAL, Kind, Kinds, Rule
+from .kinds import LOCAL, Kind, Kinds, Rule
 
 _new = object.__new__
 _FORMATS = {"f4": "f", "f8": "d", "i8": "q", "i4": "i", "u1": "B", "b1": "?"}
@@ -363,10 +363,13 @@ class Draft:
 
 
 def nodes(draft: Draft) -> list[Node]:
-    """The entries as nodes of a path of their own; the first one's parent is its root."""
+    """The entries as nodes of a path of their own; the first one's parent is its root. Another thread may ask, too."""
     node = Node(None, None, (), None, True)
     path = []
-    flat, by_number = draft.entries(), draft.by_number
+    count = len(draft.tail) // ENTRY + len(draft.flat) // ENTRY
+    flat, by_number = draft.flat + array("q", draft.tail), draft.by_number
+    while len(flat) < ENTRY * count:  # some were moved from one to the other in between
+        flat = draft.flat + array("q", draft.tail)
     for slot in range(len(flat) // ENTRY):
         kind = by_number[flat[ENTRY * slot]]
         op, attrs, operands = kind.op, kind.attrs, tuple(flat[ENTRY * slot + 1 : ENTRY * slot + 1 + len(kind.forms)])
@@ -386,6 +389,12 @@ def nodes(draft: Draft) -> list[Node]:
         node.weak, node.name = kind.weak, kind.name
         path.append(node)
     return path
+
+
+def look(tr: Trace) -> tuple[list[Node], set[int]]:
+    """The entries of a trace's draft as nodes, and the slots whose saved values have been given up."""
+    draft = tr.draft
+    return nodes(draft), {slot for slot, given_up in enumerate(draft.released) if given_up}
 
 
 def unfold(tr: Trace) -> None:
@@ -412,10 +421,12 @@ def begin(tr: Trace) -> None:
     """Record the trace that begins now as a draft, unless its entries have to run at once or are asked for a plan."""
     if _forced[0] is None and not tr.eager and tr.capture is None and getattr(tape.local, "trace", None) is tr:
         kinds = tr.kinds
-        if kinds is None or len(kinds.by_number) > BOUND:
+        if kinds is None or kinds.is_full:
             kinds = tr.kinds = Kinds()
-        tr.draft = tr.node = Draft(kinds, tr.grad_enabled)
+        if kinds.is_useful:
+            tr.draft = tr.node = Draft(kinds, tr.grad_enabled)
 
 
 tape.unfold = unfold
+tape.look = look
 tape.begin_draft = begin

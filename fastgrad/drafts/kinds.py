@@ -88,6 +88,7 @@ class Kinds:
 
     def __init__(self) -> None:
         self._forms: dict[Any, Form] = {}
+        self._by_number: list[Any] = [None]
         self._kinds: dict[Any, Kind | None] = {}
         self._constants: dict[Any, int] = {}
         self.rules: dict[Any, Rule] = {}
@@ -106,11 +107,24 @@ class Kinds:
             {},
         )  # by grad mode: rules of one entry, by operands' kinds
         self.drafted = 0  # entries of all drafts
+        self.missed = 0  # rules made
         self.recent: dict[int, tuple[int, int]] = {}  # digests of the last drafts: how often they came, `drafted` then
         self.block = array("q", bytes(8 * 32))  # what the compiled passes are told, and tell
         self.block_at = self.block.buffer_info()[0]
         self.room = array("q")  # their memory
         self.program = array("q", bytes(64 * 1024))  # records
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time for another table."""
+        return len(self.by_number) > BOUND or len(self.quick[0]) + len(self.quick[1]) + len(self.rules) > 10 * BOUND
+
+    @property
+    def is_useful(self) -> bool:
+        """Whether drafts find what they need here. Programs whose shapes are always new do not: to make a rule costs more than
+        to plan an entry. They are looked at again after a while."""
+        self.drafted += 16
+        return self.missed < 512 + self.drafted // 16
 
     def space(self, words: int) -> int:
         """The address of so many words for the time of one pass."""
@@ -128,7 +142,8 @@ class Kinds:
         key = (shape, dtype, requires_grad, weak, is_number, strides, mark)
         found = self._forms.get(key)
         if found is None:
-            found = self._forms[key] = Form(len(self._forms) + 1, key)
+            found = self._forms[key] = Form(len(self._by_number), key)
+            self._by_number.append(found)
         return found
 
     def leaf(self, shape: Any, dtype: Any, requires_grad: bool, strides: Any) -> Kind:
@@ -236,12 +251,12 @@ class Kinds:
         self, forms: Sequence[Form], function: Callable[[list[Any]], Sequence[Any]], refs: Sequence[int], enabled: bool
     ) -> Rule | None:
         """Run a function of tensors of these forms on a trace of its own; None if drafts can't hold what it records."""
+        self.missed += 1
         outer = tape.local.trace
         tr = tape.local.trace = Trace()
         try:
             tr.grad_enabled = enabled
-            tr.reset()
-            tape.unfold(tr)
+            tr.node = tr.root if enabled else tape.twin(tr.root)
             tr.static = 1
             made = []
             for i, form in enumerate(forms):
@@ -334,7 +349,7 @@ class Kinds:
 
     def add_adjoint(self, x: int, y: int) -> bool:
         """Note the gradient rule of kind x for a gradient of form y; False if drafts can't hold it."""
-        kind, g = self.by_number[x], self._form_numbered(y)
+        kind, g = self.by_number[x], self._by_number[y]
         own = kind.form
         forms = [g, own, *kind.forms]
 
@@ -350,12 +365,9 @@ class Kinds:
 
     def add_sum(self, x: int, y: int) -> bool:
         """Note the sum of two parts of a gradient, of forms x and y; False if drafts can't hold it."""
-        forms = [self._form_numbered(x), self._form_numbered(y)]
+        forms = [self._by_number[x], self._by_number[y]]
         rule = self._recorded(forms, lambda parts: [tape.apply(add, parts)], range(2), False)
         return rule is not None and self._note((x << 31 | y) << 1 | 1, rule, False)
-
-    def _form_numbered(self, number: int) -> Form:
-        return list(self._forms.values())[number - 1]
 
     def _note(self, key: int, rule: Rule, is_reader: bool) -> bool:
         if any([kind.what == NUMBER for kind, _ in rule.entries]):

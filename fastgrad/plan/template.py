@@ -54,6 +54,8 @@ def template(op: Any, attrs: Any, shape: Any, dtype: Any, operands: Sequence[Any
             tag = 0
             if type(word) is tuple:
                 where, number, word = word
+                if where not in (FIXED, ARENA, OUTPUT, BINDING):
+                    return None
                 if where != FIXED:
                     tag = {ARENA: SCRATCH, OUTPUT: Y, BINDING: OPERAND + number}[where]
             words.append(word)
