@@ -33,7 +33,7 @@ class Draft:
     """What one trace has recorded."""
 
     __slots__ = (
-        "by_number", "cells", "constants", "flat", "forms", "holds", "kinds", "known", "leaf_bytes", "next", "numbers", "quick",
+        "by_number", "cells", "constants", "flat", "forms", "kinds", "known", "leaf_bytes", "next", "numbers", "quick",
         "released", "tail",
     )  # fmt: skip
 
@@ -50,7 +50,6 @@ class Draft:
         self.constants: dict[Any, int] = {}  # constants and conversions of numbers -> slot
         self.released = _NONE  # by slot: a backward has given up what its rule reads
         self.leaf_bytes = 0
-        self.holds: list[Any] = []  # memory of graphs that it reads
         self.next = _NO_EDGES
 
     def entries(self) -> array[int]:
@@ -313,7 +312,7 @@ class Draft:
             del flat[ENTRY * block[15] :]
         self.forms += flat[ENTRY * count :: ENTRY]
         if graph is not None:
-            self.holds.append(graph.memory())
+            tr.leaves += graph.memory()
             listed = 3 * size + 4 * limit
             tr.addresses += kinds.room[listed : listed + block[29]]
         if not retain:

@@ -74,7 +74,7 @@ class DraftGraph(Graph):
         address = tr.addresses[number]
         storage = next((s for s in tr.leaves if s.address <= address <= s.address + s.nbytes), None)
         if storage is None:
-            return  # memory of an earlier graph, which the draft holds and nobody writes to
+            return  # a constant's cell, which nobody writes to
         self.inputs[slot] = storage
         if storage.savers is None:
             storage.savers = []
@@ -98,9 +98,13 @@ class DraftGraph(Graph):
             tensors.append(source)
         return list(zip(self.inputs, tape.slots_of(tr, tensors), strict=True))
 
-    def memory(self) -> Any:
+    def memory(self) -> list[Storage]:
         """What has to live as long as somebody reads saved values at their places."""
-        return self.kept, self.draft, self.places
+        held = [self.kept] if self.kept is not None else []
+        address, count = self.draft.cells.buffer_info()
+        if count:
+            held.append(Storage(self.draft.cells, address, count, 8 * count))
+        return held
 
     def passed(self, count: int) -> None:
         """So many entries' saved values have been given up; with the last ones, the memory."""
