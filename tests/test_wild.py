@@ -125,7 +125,7 @@ def test_programs_that_never_come_back_become_drafts_and_keep_nothing() -> None:
         grown = tracemalloc.get_traced_memory()[0] - start
     finally:
         tracemalloc.stop()
-    assert fastgrad.stats()["planned"] - before["planned"] < 60, "drafts are not planned"
+    assert fastgrad.stats()["planned"] - before["planned"] < 120, "only trees with an index are planned"
     assert grown < 1 << 20
 
 
