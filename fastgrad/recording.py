@@ -490,8 +490,7 @@ def apply_scalar(op: Operation, a: Tensor, value: Any, swapped: bool) -> Tensor:
     room(tr)
     slot = slots_of(tr, (a,))[0]
     if tr.draft is not None:
-        number = scalar(value)
-        drafted = tr.draft.record(tr, op, (number, a) if swapped else (a, number), None)
+        drafted = tr.draft.scalar(tr, op, a, slot, value, swapped)
         if drafted is not None:
             return drafted
     start = tr.real

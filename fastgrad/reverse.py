@@ -363,7 +363,7 @@ def set_grad(enabled: bool) -> None:
     tr = local.trace
     tr.grad_enabled = enabled
     if tr.draft is not None:
-        tr.draft.quick = tr.kinds.quick[enabled]
+        tr.draft.switch(enabled)
         return
     node = tr.real
     if node.grad_enabled != enabled:

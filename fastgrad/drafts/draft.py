@@ -19,7 +19,7 @@ from ..execute import _forced
 from ..kernels.flat import DONE, ENTRY, FIXED, FULL, LEAF, MISSING, NUMBER, RELEASED, walk
 from ..ops import arrays
 from ..ops.table import CONVERT
-from ..recording import ALIAS, CONSTANT, Node, Trace
+from ..recording import ALIAS, CONSTANT, SCALAR, Node, Trace
 from ..reverse import SECOND_TIME
 from .kinds import LOCAL, Kind, Kinds, Rule
 
@@ -33,7 +33,7 @@ class Draft:
     """What one trace has recorded."""
 
     __slots__ = (
-        "by_number", "cells", "constants", "flat", "forms", "kinds", "known", "leaf_bytes", "next", "numbers", "quick",
+        "by_number", "cells", "constants", "flat", "forms", "kinds", "known", "leaf_bytes", "next", "numbered", "numbers", "quick",
         "released", "tail",
     )  # fmt: skip
 
@@ -42,6 +42,7 @@ class Draft:
         self.known = kinds.rules
         self.by_number = kinds.by_number
         self.quick = kinds.quick[enabled]
+        self.numbered = kinds.numbered[enabled]
         self.forms: list[int] = []  # by slot: the number of its kind
         self.flat = array("q")  # the entries
         self.tail: list[int] = []  # the youngest ones, which are still to be moved there
@@ -51,6 +52,10 @@ class Draft:
         self.released = _NONE  # by slot: a backward has given up what its rule reads
         self.leaf_bytes = 0
         self.next = _NO_EDGES
+
+    def switch(self, enabled: bool) -> None:
+        """Go on in another grad mode."""
+        self.quick, self.numbered = self.kinds.quick[enabled], self.kinds.numbered[enabled]
 
     def entries(self) -> array[int]:
         """All entries as one array."""
@@ -119,6 +124,32 @@ class Draft:
                 return None
         t = _new(tape.TENSOR)
         t._at = (epoch, len(forms) - 1)
+        t._meta = kind
+        tr.live.append(t)
+        return t
+
+    def scalar(self, tr: Trace, op: Any, a: Any, at: int, value: Any, swapped: bool) -> Any:
+        """Record an operation of a tensor and a Python number: the number, its conversion, and the operation."""
+        forms = self.forms
+        slot = len(forms)
+        key = (op.code, type(value), forms[at], swapped)
+        found = self.numbered.get(key)
+        if found is None:
+            number = self.number(tr, SCALAR, value, (SCALAR.code, type(value)), None)
+            made = self.record(tr, op, (number, a) if swapped else (a, number), None)
+            if made is not None and len(forms) == slot + 3 and self.kind(slot + 1).what == NUMBER:
+                self.numbered[key] = (self.kind(slot), self.kind(slot + 1), made._meta)
+            return made
+        number, converted, kind = found
+        place = self._cell(value, converted.dtype)  # nobody reads the number itself
+        forms += (number.number, converted.number, kind.number)
+        b = slot + 1
+        left, right = (b, at) if swapped else (at, b)
+        self.tail += (number.number, place, 0, 0, converted.number, place, slot, 0, kind.number, left, right, 0)
+        self.numbers[slot] = value
+        tr.scalars.append(value)
+        t = _new(tape.TENSOR)
+        t._at = (tr.epoch, slot + 2)
         t._meta = kind
         tr.live.append(t)
         return t

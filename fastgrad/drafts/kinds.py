@@ -106,6 +106,10 @@ class Kinds:
             {},
             {},
         )  # by grad mode: rules of one entry, by operands' kinds
+        self.numbered: tuple[dict[Any, Any], dict[Any, Any]] = (
+            {},
+            {},
+        )  # by grad mode: operations of a tensor and a number
         self.drafted = 0  # entries of all drafts
         self.missed = 0  # rules made
         self.recent: dict[int, tuple[int, int]] = {}  # digests of the last drafts: how often they came, `drafted` then
