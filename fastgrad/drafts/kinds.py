@@ -66,7 +66,14 @@ class Kind:
         self.saves: tuple[int, ...] | None = None  # operands of its gradient rule that are values: OWN, FIRST + i
         self._signature: Signature | None = None
 
-    signature = tape.Node.signature
+    @property
+    def signature(self) -> Signature:
+        """What a tensor with this value is once it has been computed."""
+        found = self._signature
+        if found is None:
+            name = self.name or self.op.label if self.requires_grad else None
+            found = self._signature = Signature.of(self.shape, self.dtype, self.requires_grad, name)
+        return found
 
 
 class Rule:

@@ -1,7 +1,7 @@
 """The end of a draft: what is still wanted is lowered by one compiled pass, swept, and handed over.
 
 Nothing is planned, and nothing remembered but a digest of the tape: a draft that comes back is recorded in the trace cache the
-next time. Values that tensors share with views are left to the ordinary way.
+next time.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 from array import array
 from struct import pack_into
 from sys import getrefcount
+from typing import Any
 
 from .. import recording as tape
-from ..execute import DEAD, _arena, new_bytes, new_storage
+from ..execute import DEAD, _arena, adopt, new_bytes, new_storage
 from ..kernels.flat import COMPUTED, DONE, keep, lower
 from ..kernels.matmul import PARALLEL, use_threads
 from ..kernels.sweep import RECORD_BYTES, sweep
 from ..plan.program import PIECE, threads
-from ..recording import Trace, statistics
+from ..recording import Storage, Trace, statistics
 from .draft import Draft
 from .graph import DraftGraph
+from .kinds import Kind
 
 RECENT = 1024  # digests of drafts that are remembered
 RETURNS = 3  # how often one has to come back to be planned
@@ -30,37 +32,63 @@ def finish(tr: Trace) -> bool:
     if not draft.forms:
         tr.reset()
         return True
-    holders = [t for t in tr.live if getrefcount(t) > DEAD]
-    if tr.hooks or tr.functions or any([t._storage is not None for t in holders]):
-        tape.unfold(tr)
-        return False
-    rooted = [t for t in holders if t._meta.requires_grad]
-    history = [t._at[1] for t in rooted]
-    if all([draft.is_spent(slot) for slot in history]):
+    epoch = tr.epoch
+    alive = [t for t in tr.live if getrefcount(t) > DEAD]
+    holders: list[Any] = []  # tensors, and memory that tensors share; each wants a value
+    history = []  # tensors from which a later backward may start
+    for t in alive:
+        storage = t._storage
+        if tr.hooks or tr.functions or (type(t._meta) is Kind and t._at[0] != epoch):
+            break
+        if storage is None:
+            holders.append(t)
+        elif storage.array is None:
+            if storage.at[0] != epoch:
+                break
+            if storage not in holders:
+                holders.append(storage)
+        if type(t._meta) is Kind and t._meta.requires_grad:
+            history.append(t)
+    else:
+        _finish(tr, draft, holders, history)
+        for t in alive:
+            if type(t._meta) is Kind:
+                t._meta = t._meta.signature
+        return True
+    tape.unfold(tr)
+    return False
+
+
+def _finish(tr: Trace, draft: Draft, holders: list[Any], history: list[Any]) -> None:
+    roots = [t._at[1] for t in history]
+    if all([draft.is_spent(slot) for slot in roots]):
         needed, saved, kept_bytes, readers = array("B", bytes(len(draft.forms))), None, 0, 0
     else:
-        needed, saved, kept_bytes, readers = _keep(draft, history)
-    by_number = draft.by_number
-    wanted, seen = [], set()
-    for t in holders:
-        slot = t._at[1]
-        if slot in seen or needed[slot] == 3 or by_number[draft.forms[slot]].what != COMPUTED:
+        needed, saved, kept_bytes, readers = _keep(draft, roots)
+    wanted, specs, seen = [], [], set()
+    for holder in holders:
+        slot = holder.at[1] if type(holder) is Storage else holder._at[1]
+        kind = draft.kind(slot)
+        specs.append((kind.numel, kind.dtype))
+        if slot in seen or needed[slot] == 3 or kind.what != COMPUTED:
             slot = draft.copied(slot)
         seen.add(slot)
         wanted.append(slot)
     _remember(tr, draft, wanted)
-    outputs = [new_storage(t._meta.numel, t._meta.dtype) for t in holders]
+    outputs = [new_storage(*spec) for spec in specs]
     kept = new_bytes(kept_bytes) if kept_bytes else None
     places = _execute(tr, draft, needed, wanted, [s.address for s in outputs], kept.address if kept is not None else 0)
     statistics["runs"] += 1
-    graph = DraftGraph(tr, draft, saved, places, kept, readers) if rooted else None
-    for t, storage in zip(holders, outputs, strict=True):
-        if t._meta.requires_grad:
+    if history:
+        graph = DraftGraph(tr, draft, saved, places, kept, readers)
+        for t in history:
             t._origin = (graph, t._at[1])
-        t._storage = storage
-        t._meta = t._meta.signature
+    for holder, storage in zip(holders, outputs, strict=True):
+        if type(holder) is Storage:
+            adopt(holder, storage)
+        else:
+            holder._storage = storage
     tr.reset()
-    return True
 
 
 def _remember(tr: Trace, draft: Draft, wanted: list[int]) -> None:
@@ -121,7 +149,7 @@ def _execute(
         )  # fmt: skip
         if lower()(kinds.block_at, 0) == DONE:
             break
-        size = max(block[17], 2 * size) if block[17] > size else size
+        size = max(block[17], min(2 * size, 1 << 26)) if block[17] > size else size
         if 8 * block[16] > len(kinds.program):
             kinds.program = array("q", bytes(128 * block[16]))
     records, largest, start = block[16], block[18], kinds.program.buffer_info()[0]
