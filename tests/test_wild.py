@@ -243,3 +243,19 @@ def _timed(function: Callable[[], Any]) -> float:
     start = time.process_time()
     function()
     return time.process_time() - start
+
+
+def test_views_that_are_alive_do_not_end_a_draft(drafts: None) -> None:
+    """A view with a history shares the memory of what it views, whichever of them is looked at."""
+    x, w = data()
+    y = (x @ w).tanh()
+    view = y.reshape(2, 2)
+    loss = view.sin().sum()
+    loss.item()
+    assert drafting()
+    np.testing.assert_array_equal(view.detach().numpy().reshape(4), y.detach().numpy())
+    loss.backward()
+    expected = np.cos(np.tanh(x.detach().numpy() @ w.detach().numpy())) * (1 - y.detach().numpy() ** 2)
+    np.testing.assert_allclose(x.grad.numpy(), w.detach().numpy() @ expected, rtol=1e-12)
+    y.detach()[0] = 5.0
+    assert view[0, 0].item() == 5.0
