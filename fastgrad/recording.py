@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 LIMIT = 4096  # entries a trace may hold before it is run
 LEAF_BYTES = 1 << 30  # bytes of inputs a trace may keep alive
-STRANGERS = 32  # new programs in a row without one that came back, from which on programs are not planned but drafted
+STRANGERS = (
+    32  # new programs in a row without one that came back, from which on programs are drafts; 0: always (for tests)
+)
 CACHE_NODES = 100_000  # nodes of one thread's tree before it is dropped and grown again
 STALE = (-1, -1)
 
@@ -403,7 +405,7 @@ def room(tr: Trace) -> None:
     """Run the trace if it is full, before anything else is recorded on it."""
     draft = tr.draft
     if draft is not None:
-        if (len(draft.forms) >= LIMIT or draft.leaf_bytes > LEAF_BYTES) and not tr.static:
+        if len(draft.forms) >= draft.limit and not tr.static:
             flush(tr)
         return
     node = tr.real

@@ -33,7 +33,7 @@ class Draft:
     """What one trace has recorded."""
 
     __slots__ = (
-        "by_number", "cells", "constants", "flat", "forms", "kinds", "known", "leaf_bytes", "next", "numbered", "numbers", "quick",
+        "by_number", "cells", "constants", "flat", "forms", "kinds", "known", "leaf_bytes", "limit", "next", "numbered", "numbers", "quick",
         "released", "tail",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Draft:
         self.constants: dict[Any, int] = {}  # constants and conversions of numbers -> slot
         self.released = _NONE  # by slot: a backward has given up what its rule reads
         self.leaf_bytes = 0
+        self.limit = tape.LIMIT  # entries it may hold before it is run
         self.next = _NO_EDGES
 
     def switch(self, enabled: bool) -> None:
@@ -71,7 +72,7 @@ class Draft:
         forms = self.forms
         slot = len(forms)
         kind = self.quick.get((code, forms[a]))
-        if kind is None or slot >= tape.LIMIT:
+        if kind is None or slot >= self.limit:
             return None
         forms.append(kind.number)
         self.tail += (kind.number, a, 0, 0)
@@ -86,7 +87,7 @@ class Draft:
         forms = self.forms
         slot = len(forms)
         kind = self.quick.get((code, forms[a], forms[b]))
-        if kind is None or slot >= tape.LIMIT:
+        if kind is None or slot >= self.limit:
             return None
         forms.append(kind.number)
         self.tail += (kind.number, a, b, 0)
@@ -189,6 +190,8 @@ class Draft:
     def leaf(self, tr: Trace, shape: Any, dtype: Any, requires_grad: bool, nbytes: int, strides: Any = None) -> int:
         """An input whose address comes next in the trace's list; an alias has strides."""
         self.leaf_bytes += nbytes
+        if self.leaf_bytes > tape.LEAF_BYTES:
+            self.limit = 0
         kind = self.kinds.leaf(shape, dtype, requires_grad, strides)
         return self._append(kind, len(tr.addresses))
 
@@ -434,6 +437,8 @@ def unfold(tr: Trace) -> None:
         return
     tr.draft = None
     path = nodes(draft)
+    if path:
+        draft.kinds.stopped()
     last = path[-1] if path else tr.root
     if path:
         last.leaf_bytes = draft.leaf_bytes
@@ -453,7 +458,7 @@ def begin(tr: Trace) -> None:
         kinds = tr.kinds
         if kinds is None or kinds.is_full:
             kinds = tr.kinds = Kinds()
-        if kinds.is_useful:
+        if kinds.is_useful() or not tape.STRANGERS:
             tr.draft = tr.node = Draft(kinds, tr.grad_enabled)
 
 

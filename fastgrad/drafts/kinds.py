@@ -119,6 +119,8 @@ class Kinds:
         )  # by grad mode: operations of a tensor and a number
         self.drafted = 0  # entries of all drafts
         self.missed = 0  # rules made
+        self._stops = 0  # drafts in a row that had to be turned into nodes
+        self._pause = 0  # traces that will not be drafts
         self.recent: dict[int, tuple[int, int]] = {}  # digests of the last drafts: how often they came, `drafted` then
         self.block = array("q", bytes(8 * 32))  # what the compiled passes are told, and tell
         self.block_at = self.block.buffer_info()[0]
@@ -130,12 +132,24 @@ class Kinds:
         """Whether it is time for another table."""
         return len(self.by_number) > BOUND or len(self.quick[0]) + len(self.quick[1]) + len(self.rules) > 10 * BOUND
 
-    @property
     def is_useful(self) -> bool:
-        """Whether drafts find what they need here. Programs whose shapes are always new do not: to make a rule costs more than
-        to plan an entry. They are looked at again after a while."""
+        """Whether the next trace should be a draft. Programs whose shapes are always new find nothing here: to make a rule costs
+        more than to plan an entry. And what drafts can't hold may come back: each one in a row that had to be turned into
+        nodes makes the trace cache's turn longer."""
         self.drafted += 16
+        if self._pause > 0:
+            self._pause -= 1
+            return False
         return self.missed < 512 + self.drafted // 16
+
+    def stopped(self) -> None:
+        """A draft has been turned into nodes."""
+        self._stops = min(self._stops + 1, 4)
+        self._pause = (1 << self._stops) - 1
+
+    def finished(self) -> None:
+        """A draft has run as one."""
+        self._stops = 0
 
     def space(self, words: int) -> int:
         """The address of so many words for the time of one pass."""

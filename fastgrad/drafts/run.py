@@ -75,6 +75,7 @@ def _finish(tr: Trace, draft: Draft, holders: list[Any], history: list[Any]) -> 
         seen.add(slot)
         wanted.append(slot)
     _remember(tr, draft, wanted)
+    draft.kinds.finished()
     outputs = [new_storage(*spec) for spec in specs]
     kept = new_bytes(kept_bytes) if kept_bytes else None
     places = _execute(tr, draft, needed, wanted, [s.address for s in outputs], kept.address if kept is not None else 0)
