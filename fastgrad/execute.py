@@ -275,7 +275,7 @@ def _flush(tr: Trace) -> None:
         quickly = ready is None and _forced[0] is None and tr.strangers >= tape.STRANGERS
         tier = _forced[0] if _forced[0] is not None else 0 if quickly else 1
         if ready is None:
-            tr.strangers = min(tr.strangers + 1 + node.end // 2048, 2 * tape.STRANGERS)
+            tr.strangers = min(tr.strangers + 1 + node.end // 1024, 2 * tape.STRANGERS)
             tr.longest = max(node.end, tr.longest * 7 // 8)
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
