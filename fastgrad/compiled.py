@@ -614,6 +614,8 @@ class Compiled:
                     return result
         if tr.capture is not None or tr.eager:
             return self._function(*args, **kwargs)
+        if tr.draft is not None:
+            flush(tr)
         if tr.node is not tr.root and (tr.real.end or tr.live):
             flush(tr)
         if not self._is_current():

@@ -64,6 +64,7 @@ def stats() -> dict[str, int]:
 
 def tape_table(t: Tensor) -> str:
     """The tape a pending tensor stands on, as a table of entries: slot, operation, operands, shape, dtype, user's line."""
+    tape.unfold(tape.local.trace)
     meta = t._meta
     if isinstance(meta, tape.Signature):
         if t._origin is None:

@@ -39,7 +39,8 @@ def unary(op: Operation) -> Callable[[Any], Any]:
             slot = enter(tr, input)
         node = tr.node.next.get((code, slot))
         if node is None:
-            return apply_slow(tr, op, (input,), None)
+            made = tr.draft.one(tr, code, slot) if tr.draft is not None else None
+            return apply_slow(tr, op, (input,), None) if made is None else made
         tr.node = node
         t = _new(tape.TENSOR)
         t._at = (tr.epoch, node.slot)
@@ -92,7 +93,8 @@ def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Call
                 return record(input, other)
         node = tr.node.next.get((code, left, right))
         if node is None:
-            return apply_slow(tr, op, (a, b), None)
+            made = tr.draft.two(tr, code, left, right) if tr.draft is not None else None
+            return apply_slow(tr, op, (a, b), None) if made is None else made
         tr.node = node
         t = _new(Tensor)
         t._at = (epoch, node.slot)
@@ -241,6 +243,8 @@ def _results(tr: Any, outputs: Any) -> Any:
 
 def _record(tr: Any, identity: str, label: str | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     tape.room(tr)
+    if tr.draft is not None:
+        return tr.draft.composite(tr, label, function, arguments)
     key = _key(tr, identity, arguments)
     start = tr.real
     edge = tape.found(start, key)

@@ -23,7 +23,6 @@ from .recording import Signature, Storage, Trace, statistics
 from .tensor import Tensor
 
 _forced: list[int | None] = [None]
-STRANGERS = 32  # new programs in a row without one that came back, from which on first runs are not planned
 VARIANTS = 16  # patterns of live tensors that one trace may have before all its tensors count as live
 
 
@@ -145,6 +144,8 @@ def flush(tr: Trace) -> None:
     lock, epoch = tr.lock, tr.epoch
     lock.acquire()
     try:
+        if tr.draft is not None and tape.finish_draft(tr):
+            return
         if not _again(tr):
             _flush(tr)
     except IndexError:
@@ -194,13 +195,20 @@ def _again(tr: Trace) -> bool:
     for t in holders:
         if t._storage is not None:
             return False
-    tr.strangers = 0
+    if tr.strangers:
+        _familiar(tr, node)
     pattern.uses += 1
     if pattern.uses == endings.AFTER:
         pattern.ready.program.move_up()
         pattern.table = endings.table(tr, pattern)
     _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
     return True
+
+
+def _familiar(tr: Trace, node: tape.Node) -> None:
+    """A program has come back: new ones are expected to, too, unless they are much longer than this one."""
+    if 2 * node.end >= tr.longest:
+        tr.strangers //= 2
 
 
 def salvage(tr: Trace) -> None:
@@ -280,14 +288,16 @@ def _flush(tr: Trace) -> None:
     ready = plans.get(key)
     if ready is None or ready == 1:
         # A program is planned at once, unless the last ones never came back: then the first run goes straight from the tape.
-        quickly = ready is None and _forced[0] is None and tr.strangers >= STRANGERS
+        quickly = ready is None and _forced[0] is None and tr.strangers >= tape.STRANGERS
         tier = 0 if quickly else _forced[0]
-        tr.strangers += ready is None
+        if ready is None:
+            tr.strangers = min(tr.strangers + 1 + node.end // 1024, 2 * tape.STRANGERS)
+            tr.longest = max(node.end, tr.longest * 7 // 8)
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
     else:
         quickly = False
-        tr.strangers = 0
+        _familiar(tr, node)
     if not quickly and not sharing and not everything and len(plans) < VARIANTS:
         alive = [references > DEAD for references in counts]
         if ready.pattern is None or ready.pattern.alive != alive:
@@ -330,12 +340,18 @@ def _sharing(
 
 
 def prepare(
-    tr: Trace, want: list[int], roots: list[int], tier: int | None, writes: dict[int, int] | None = None
+    tr: Trace,
+    want: list[int],
+    roots: list[int],
+    tier: int | None,
+    writes: dict[int, int] | None = None,
+    past: Any = None,
 ) -> Ready:
-    """Plan the trace for what is wanted of it, and for its writes (or the given ones)."""
-    entries = tr.entries()
+    """Plan the trace for what is wanted of it, and for its writes (or the given ones). `past`: entries and released slots, if
+    they are not the trace's."""
+    entries, released = (tr.entries(), tr.released) if past is None else past
     writes = writes_of(tr) if writes is None else writes
-    save, readers = reverse.saved_slots(entries, roots, tr.released)
+    save, readers = reverse.saved_slots(entries, roots, released)
     program = plan(entries, writes, want, save, tier)
     specs = [(entries[slot].numel, entries[slot].dtype) for slot in want]
     saved = [(slot, entries[slot], program.kept[slot]) for slot in sorted(save)]
@@ -466,15 +482,16 @@ def observe(tr: Trace, t: Tensor, epoch: int) -> None:
             return
         slot = t._at[1] if storage is None else storage.at[1]
         meta = t._meta
-        roots = [meta.slot] if meta.requires_grad and type(meta) is not Signature else []
-        ready = prepare(tr, [slot], roots, 0, {})
+        past = tr.past  # a draft goes on as it is: its thread may be recording
+        roots = [t._at[1]] if meta.requires_grad and type(meta) is not Signature else []
+        ready = prepare(tr, [slot], roots, 0, {}, past)
         made, kept = apart(tr, ready)
         if storage is None:
             t._storage = made[0]
         else:
             adopt(storage, made[0])
         if roots:
-            t._origin = (reverse.Graph(tr, ready, kept), meta.slot)
+            t._origin = (reverse.Graph(tr, ready, kept, past), roots[0])
         if type(meta) is not Signature:
             t._meta = meta.signature
         statistics["foreign runs"] += 1

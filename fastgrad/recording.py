@@ -30,6 +30,9 @@ LONGER = (
     65_536  # the same in a thread that has walked back through a trace that was full: it is better off with whole ones
 )
 LEAF_BYTES = 1 << 30  # bytes of inputs a trace may keep alive
+STRANGERS = (
+    32  # new programs in a row without one that came back, from which on programs are drafts; 0: always (for tests)
+)
 CACHE_NODES = 100_000  # nodes of one thread's tree before it is dropped and grown again
 STALE = (-1, -1)
 
@@ -169,8 +172,9 @@ class Trace:
     """What one thread is recording."""
 
     __slots__ = (
-        "addresses", "arena", "capture", "constants", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks", "inference", "known", "leaves",
-        "lengthened", "limit", "live", "lock", "node", "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
+        "addresses", "arena", "capture", "constants", "draft", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks",
+        "inference", "kinds", "known", "leaves", "lengthened", "limit", "live", "lock", "longest", "node", "nodes", "path", "released",
+        "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -184,6 +188,9 @@ class Trace:
         self.lengthened = 0  # how often that was not enough for a backward pass
         self.nodes = 0
         self.strangers = 0  # new programs in a row without one that came back
+        self.longest = 0  # how many entries the last new programs had
+        self.draft: Any = None  # the flat tape of a program that is not expected back; it stands in for a node
+        self.kinds: Any = None  # what this thread's drafts know of operations
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
         self.constants: dict[Any, Node] = {}  # constants, and numbers' conversions, that a new stretch may use again
         self.path: list[Node] = []  # entries by slot, completed when somebody asks
@@ -216,10 +223,14 @@ class Trace:
             self.constants = {}
         if self.released or self.hooks or self.functions:
             self.released, self.hooks, self.functions = set(), {}, {}
+        self.draft = None
+        if self.strangers >= STRANGERS:
+            begin_draft(self)
 
     def begin_apart(self) -> None:
         """Record from a root of its own, so that every entry is new and names its own line."""
         root = _root()
+        self.draft = None
         self.known = root
         self.node = root if self.grad_enabled else twin(root)
 
@@ -236,12 +247,22 @@ class Trace:
                 self.released |= node.attrs
             node = node.parent
         path.extend(reversed(fresh))
-        self.known = self.real
+        if fresh:
+            self.known = fresh[
+                0
+            ]  # a node that every way on from here has behind it, which a change of mode need not be
         return path
 
     @property
+    def past(self) -> tuple[list[Node], set[int]]:
+        """Entries and released slots, found without a change to the trace, which may be another thread's."""
+        return look(self) if self.draft is not None else (self.entries(), self.released)
+
+    @property
     def real(self) -> Node:
-        """The node reached, whatever stands in for it."""
+        """The node reached, whatever stands in for it; a draft is turned into nodes."""
+        if self.draft is not None:
+            unfold(self)
         node = self.node
         return node.real if type(node) is Urgent else node
 
@@ -386,6 +407,10 @@ materialize: Callable[[Any], None] = _unbound
 exported: Callable[[Storage], bool] = _unbound
 protect: Callable[[dict[Storage, int]], None] = _unbound
 backward: Callable[..., None] = _unbound
+unfold: Callable[[Trace], None] = _unbound  # go on with nodes instead of a draft
+look: Callable[[Any], tuple[list[Node], set[int]]] = _unbound  # the entries of a draft as nodes, and its released slots
+begin_draft: Callable[[Trace], None] = _unbound
+finish_draft: Callable[[Trace], bool] = _unbound
 
 
 def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
@@ -399,6 +424,11 @@ def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
 
 def room(tr: Trace) -> None:
     """Run the trace if it is full, before anything else is recorded on it."""
+    draft = tr.draft
+    if draft is not None:
+        if len(draft.forms) >= draft.limit and not tr.static:
+            flush(tr)
+        return
     node = tr.real
     if (node.end >= tr.limit or node.leaf_bytes > LEAF_BYTES) and not tr.static and tr.capture is None:
         if node.end >= LONGER:
@@ -423,6 +453,10 @@ def apply(op: Operation, operands: Sequence[Tensor], attrs: Any = None) -> Tenso
 def apply_slow(tr: Trace, op: Operation, operands: Sequence[Tensor], attrs: Any) -> Tensor:
     """Record an operation in a new place, or one that must run at once."""
     room(tr)
+    if tr.draft is not None:
+        drafted = tr.draft.record(tr, op, operands, attrs)
+        if drafted is not None:
+            return drafted
     slots = slots_of(tr, operands)
     key = (op.code, *slots) if attrs is None else (op.code, *slots, attrs)
     if op.fallible:
@@ -480,6 +514,10 @@ def apply_scalar(op: Operation, a: Tensor, value: Any, swapped: bool) -> Tensor:
         return result(tr, node)
     room(tr)
     slot = slots_of(tr, (a,))[0]
+    if tr.draft is not None:
+        drafted = tr.draft.scalar(tr, op, a, slot, value, swapped)
+        if drafted is not None:
+            return drafted
     start = tr.real
     number = scalar(value)
     slots = (number._at[1], slot) if swapped else (slot, number._at[1])
@@ -508,6 +546,8 @@ def constant(value: Any) -> Tensor:
     """A Python number as a part of the program."""
     tr = local.trace
     key = (CONSTANT.code, type(value), repr(value))
+    if tr.draft is not None:
+        return tr.draft.number(tr, CONSTANT, value, key, None)
     known = tr.constants.get(key)
     if known is None:
         made = _number(tr, CONSTANT, value, key, None)
@@ -519,6 +559,8 @@ def constant(value: Any) -> Tensor:
 
 
 def _number(tr: Trace, op: Any, value: Any, key: Hashable, source: Any) -> Tensor:
+    if tr.draft is not None:
+        return tr.draft.number(tr, op, value, key, source)
     dtype = _number_type(value)
     node = extend(tr, key, op, (), value if op is CONSTANT else None, (), dtype, False)
     node.weak = True
@@ -596,12 +638,15 @@ def enter(tr: Trace, t: Tensor) -> int:
         if t._whole:
             key = t._meta
             node = tr.node.next.get(key)
-            if node is None:
+            if node is not None:
+                tr.node = node
+                slot = node.slot
+            elif tr.draft is not None:
+                slot = tr.draft.leaf(tr, key.shape, key.dtype, key.requires_grad, storage.nbytes)
+            else:
                 node = extend(tr, key, LEAF, (), None, key.shape, key.dtype, key.requires_grad)
                 node.leaf_bytes = _leaf_bytes(node, storage)
-            else:
-                tr.node = node
-            slot = node.slot
+                slot = node.slot
             tr.leaves.append(storage)
             tr.addresses.append(storage.address)
             tr.entered[storage] = slot
@@ -625,11 +670,15 @@ def enter_storage(tr: Trace, t: Tensor) -> int:
     storage, dtype = t._storage, t._meta.dtype
     current = tr.entered.get(storage)
     if current is None:
-        node = extend(tr, (LEAF.code, storage.numel, dtype), LEAF, (), None, (storage.numel,), dtype, False)
-        node.leaf_bytes = _leaf_bytes(node, storage)
+        if tr.draft is not None:
+            current = tr.draft.leaf(tr, (storage.numel,), dtype, False, storage.nbytes)
+        else:
+            node = extend(tr, (LEAF.code, storage.numel, dtype), LEAF, (), None, (storage.numel,), dtype, False)
+            node.leaf_bytes = _leaf_bytes(node, storage)
+            current = node.slot
         tr.leaves.append(storage)
         tr.addresses.append(storage.address)
-        current = tr.entered[storage] = node.slot
+        tr.entered[storage] = current
         if tr.capture is not None:
             tr.capture.leaf(t, storage)
     return current
@@ -640,16 +689,19 @@ def _enter_alias(tr: Trace, t: Tensor, storage: Storage, current: int) -> int:
     meta = t._meta
     if storage.array is not None and storage not in tr.written:
         key: Any = (ALIAS.code, current, meta, t._strides)
-        node = extend(
-            tr, key, ALIAS, (current,), (meta.shape, t._strides, None), meta.shape, meta.dtype, meta.requires_grad
-        )
+        if tr.draft is not None:
+            slot = tr.draft.alias(tr, current, meta, t._strides)
+        else:
+            slot = extend(
+                tr, key, ALIAS, (current,), (meta.shape, t._strides, None), meta.shape, meta.dtype, meta.requires_grad
+            ).slot
         tr.addresses.append(storage.address + t._offset * meta.dtype.itemsize)
         if tr.capture is not None:
             tr.capture.alias(t, storage)
         if meta.requires_grad:
-            tr.sources[node.slot] = _source(tr, t)
-        t._at = (tr.epoch, node.slot)
-        return node.slot
+            tr.sources[slot] = _source(tr, t)
+        t._at = (tr.epoch, slot)
+        return slot
     outside = meta.requires_grad and type(meta) is Signature  # its history is not in this trace
     if outside and t._origin is None and tr.grad_enabled and tr.capture is None and not tr.static:
         flush(tr)  # a new iteration reads what the last one wrote: the trace ends here

@@ -42,13 +42,14 @@ class Graph:
         "__weakref__", "entries", "functions", "hooks", "numbers", "order", "readers", "ready", "released", "saved", "sources",
     )  # fmt: skip
 
-    def __init__(self, tr: Trace, ready: Any, kept: Storage | None) -> None:
+    def __init__(self, tr: Trace, ready: Any, kept: Storage | None, past: Any = None) -> None:
         self.order = next(_sequence)
         self.ready = ready  # the executed plan: graphs with the same one have the same structure
         self.readers = set(ready.readers)  # entries whose rules will read saved values
-        self.entries = tr.entries()
+        self.entries: Sequence[Node]
+        self.entries, released = (tr.entries(), tr.released) if past is None else past
         self.sources = {slot: getattr(t, "_origin", None) or t for slot, t in tr.sources.items()}
-        self.released = set(tr.released)
+        self.released = set(released)
         self.hooks = tr.hooks
         self.functions = tr.functions
         self.numbers: dict[int, Any] = {}
@@ -82,6 +83,8 @@ class Graph:
         if storage.shared and tape.exported(storage):
             tape.protect({storage: 0})  # somebody outside may write to it at any time
         return numbers
+
+    can_draft = False  # whether compiled passes can walk it
 
     @property
     def is_released(self) -> bool:
@@ -356,6 +359,9 @@ def set_grad(enabled: bool) -> None:
     """Switch the grad mode of this thread."""
     tr = local.trace
     tr.grad_enabled = enabled
+    if tr.draft is not None:
+        tr.draft.switch(enabled)
+        return
     node = tr.real
     if node.grad_enabled != enabled:
         node = tape.twin(node)
@@ -389,10 +395,10 @@ def _run(
         start = starts.pop(region)
         keep = by_region.get(region, {})
         if region is None:
-            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create)
+            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create, None if starts else leaves)
         else:
             full += len(region.entries) >= tape.LIMIT
-            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain)
+            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, None if starts else leaves)
         for slot, g in kept.items():
             if accumulate:
                 _accumulate(keep[slot], g, create)
@@ -411,12 +417,22 @@ def _run(
     if 0 < full < tape.LONGER // tape.LIMIT - 1 and tr.lengthened < 3:  # next time, they fit into one
         tr.limit = tape.LONGER
         tr.lengthened += 1
-    for leaf, parts in leaves.values():
-        if wanted is None or id(leaf) in wanted:
-            g = _arrive(leaf, total(parts), accumulate, create)
-            if not accumulate:
-                found[id(leaf)] = g
+    arrived = [(leaf, total(parts)) for leaf, parts in leaves.values() if wanted is None or id(leaf) in wanted]
+    writes = accumulate and tr.draft is not None and any([_has_memory(leaf._grad) for leaf, _ in arrived])
+    if writes:  # writing to memory comes back even where what it follows never does: it is a trace of its own
+        tape.flush(tr)
+        tape.unfold(tr)
+    for leaf, g in arrived:
+        g = _arrive(leaf, g, accumulate, create)
+        if not accumulate:
+            found[id(leaf)] = g
+    if writes:
+        tape.flush(tr)
     return found
+
+
+def _has_memory(t: Tensor | None) -> bool:
+    return t is not None and t._storage is not None
 
 
 def _reach(leaves: dict[int, tuple[Tensor, list[Tensor]]], leaf: Tensor, parts: list[Tensor]) -> None:
@@ -451,9 +467,14 @@ def _ones(t: Tensor) -> Tensor:
 
 
 def _walk_pending(
-    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool
+    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool, leaves: Any
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
-    """The walk over the pending trace: one edge, if the trace has been here before."""
+    """The walk over the pending trace: one edge, if the trace has been here before. `leaves`: what has reached
+    leaves by now, if no other region is left to walk."""
+    if tr.draft is not None and not keep and not create and not tr.hooks and not tr.functions:
+        drafted = tr.draft.backward(tr, start, retain, leaves)
+        if drafted is not None:
+            return drafted, {}
     slots = tape.slots_of(tr, [g for parts in start.values() for g in parts])
     plain = not tr.hooks and not tr.functions
     key = ("backward", tuple([(s, len(parts)) for s, parts in start.items()]), slots, keep, retain, create)
@@ -503,7 +524,7 @@ def _fresh(tr: Trace, t: Tensor) -> Tensor:
 
 
 def _walk_graph(
-    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool
+    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, leaves: Any
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
 
@@ -512,6 +533,10 @@ def _walk_graph(
     """
     tr = local.trace
     tape.room(tr)
+    if tr.draft is not None and not keep and not tr.grad_enabled and graph.can_draft:
+        drafted = tr.draft.backward(tr, start, retain, leaves, graph)
+        if drafted is not None:
+            return drafted, {}
     plain = not graph.hooks and not graph.functions and not graph.released
     structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, tr.grad_enabled)
     reader = _Reader(graph)

@@ -16,9 +16,10 @@ class GradFn:
 
     def __init__(self, tensor: Tensor | None, entries: Any = None, slot: int = -1, sources: Any = None) -> None:
         if tensor is not None:
+            tr = tape.local.trace
+            tape.unfold(tr)
             meta = tensor._meta
             if type(meta) is not Signature:
-                tr = tape.local.trace
                 self._name = meta.name or meta.op.label
                 self._entries, self._slot, self._sources = list(tr.entries()), meta.slot, dict(tr.sources)
             else:

@@ -45,6 +45,12 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     if tr.static:
         raise RuntimeError("in-place operations cannot be part of a composite")
     value_slot = tape.slots_of(tr, (value,))[0]
+    if tr.draft is not None and t._storage is None and t._at[0] == tr.epoch and not t._meta.requires_grad:
+        meta = tr.draft.kind(value_slot)
+        if not meta.requires_grad:  # no memory yet, and no history: another value is all there is to it
+            t._at, t._meta = (tr.epoch, value_slot), meta
+            t._writes += 1
+            return t
     value_node = value._meta if type(value._meta) is Node else tr.entries()[value_slot]
     if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
         value_slot = _overwritten(tr, t, value_slot)  # what was overwritten gets a gradient of zeros

@@ -77,7 +77,11 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        capturing = tape.local.trace.capture is not None
+        tr = tape.local.trace
+        if tr.draft is not None:
+            tape.flush(tr)  # an update comes back even where what it follows never does: it is a trace of its own
+            tape.unfold(tr)
+        capturing = tr.capture is not None
         for group in self.param_groups:
             params = group["params"]
             gradients = [p.grad for p in params] if capturing else [p._grad for p in params]

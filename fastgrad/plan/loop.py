@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from ..kernels import copy as copy_kernels
 from ..kernels import fused, pool, stages
 from ..kernels import reduce as reduce_kernels
 from ..kernels import rows as rows_kernels
@@ -112,7 +113,14 @@ class LoopUnit:
         ranges = self._ranges()
         self._describe(len(ranges) == 1)
         simple = all(x.steps is not None and len(x.steps) < 2 for x in self.inputs)
-        if simple and len(self.members) == 1 and not self.totals and not self.columns:
+        alone = len(self.members) == 1 and not self.totals and not self.columns
+        if alone and not simple and self.emit.tier == 0 and self.n <= BLOCK:  # straight from the tape, without a loop
+            self._load_blocks(True)
+            for x in self.inputs:
+                if x.block is not None:
+                    self.emit.record(copy_kernels.load(x.dtype), self.n, x.block, x.reference, x.table, 0)
+            rows = [(Body(self, 0).record(self.members[0], self.n), "")]
+        elif simple and alone:
             rows = [(Body(self, start).record(self.members[0], size), "") for start, size in ranges]
         else:
             rows = self._rows(ranges)
