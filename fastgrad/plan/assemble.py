@@ -84,6 +84,8 @@ class Assembler:
         ] = {}  # slot -> [values that are still needed, offset, bytes] of its loop's buffer
         self.copies: list[tuple[int, int]] | None = None  # ranges to give back after an iteration
         self.in_row: dict[int, int] = {}  # address of a cell in a row -> address of the row
+        # for reports: slots of a unit, how often it is repeated, its records from first to last, slots it writes to memory
+        self.notes: list[tuple[Sequence[int], int, int, int, list[int]]] = []
         self.rolled: list[tuple[int, int, int]] = []  # entries, iterations and bytes of buffers of counted loops
         self._scratch: list[tuple[int, int]] = []
         self._node: Any = None
@@ -452,6 +454,7 @@ class Assembler:
 
     def unit(self, slots: list[int]) -> None:
         """Write the records of one unit."""
+        first = len(self.records)
         if len(slots) == 1:
             self._single(slots[0])
         else:
@@ -460,6 +463,13 @@ class Assembler:
             for operand in self.entries[slot].operands:
                 self._done(operand)
         self._end_scratch()
+        if self.copies is None:
+            self.note(slots, 1, first)
+
+    def note(self, slots: Sequence[int], times: int, first: int) -> None:
+        """Remember what the records from `first` on are."""
+        written = [slot for slot in slots if slot in self.places and self.entries[slot].op.kind != "view"]
+        self.notes.append((slots, times, first, len(self.records), written))
 
     def _single(self, slot: int) -> None:
         node = self._node = self.entries[slot]

@@ -8,7 +8,8 @@ values. `run` is one call of the compiled sweep.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,10 @@ class Program:
         "kept",
         "kept_bytes",
         "lines",
+        "notes",
         "rolled",
         "runs",
+        "section",
         "sweep",
         "words",
     )  # fmt: skip
@@ -99,6 +102,7 @@ class Program:
         self.lines = assembler.lines
         self.rolled = assembler.rolled  # (entries of an iteration, iterations, bytes of their buffers) of counted loops
         self.runs = 0
+        self.notes, self.section = assembler.notes, assembler.section
         at = {id(record): row for row, record in enumerate(rows)}
         self.hot = [(at[id(record)] * WORDS, source) for record, source in assembler.loops]  # may move to tier 2
 
@@ -118,6 +122,23 @@ class Program:
             self.bind_kept(kept)
         if numbers != self._numbers or 0.0 in numbers:  # 0.0 == -0.0
             self.bind_numbers(numbers)
+
+    @contextmanager
+    def elsewhere(self, addresses: Sequence[int], arena: int, outputs: Sequence[int], kept: int) -> Iterator[None]:
+        """Bound to other memory for a while; afterwards all is as it was."""
+        pairs = [x for at in (self._binding_at, self._output_at) for _, uses in at for x in uses]
+        places = np.array([place for place, _ in [*pairs, *self._kept_at]] + list(self._arena_at[0]), np.int64)
+        flat = self.words.reshape(-1)
+        before = flat[places], self._bound, self._outputs, self.arena, self._kept
+        try:
+            self._bound = self._outputs = ()
+            self.bind_addresses(addresses)
+            self.bind_outputs(outputs)
+            self.bind_arena(arena)
+            self.bind_kept(kept)
+            yield
+        finally:
+            flat[places], self._bound, self._outputs, self.arena, self._kept = before
 
     def bind_kept(self, kept: int) -> None:
         """Where values kept for a later backward go."""

@@ -76,6 +76,7 @@ def write(emit: Assembler, roll: Roll) -> None:
         counted_loop(), roll.count, ("body", first), len(written[0][0]), emit.table(advance), len(rows),
         _rows(emit, tables) if tables else 0, len(gathered),
     )  # fmt: skip
+    emit.note(roll.iteration(roll.depth), roll.count, len(emit.records) - 1)
     for slot, times in roll.outside:
         if emit.entries[slot].op not in (tape.SCALAR, tape.CONSTANT):
             root = emit.root(slot)
