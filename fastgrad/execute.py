@@ -419,9 +419,11 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
                 ready.spent = graph
         for t, slot in zip(rooted, roots, strict=True):
             t._origin = (graph, slot)
-    for holder, storage in zip(holders, outputs, strict=True):
+    for number, (holder, storage) in enumerate(zip(holders, outputs, strict=True)):
         if type(holder) is Storage:
             adopt(holder, storage)
+            pool = ready.outputs[number]
+            pool[pool.index(storage)] = holder  # else the memory would look as if somebody outside held it
         else:
             holder._storage = storage
             meta = holder._meta

@@ -1028,3 +1028,33 @@ def test_11_an_error_in_a_compiled_step_leaves_parameters_as_they_were() -> None
     (other[good] ** 2).sum().backward()
     expected.step()
     assert_close(w, other.detach().numpy(), rtol=1e-14)
+
+
+def test_memory_that_numpy_has_let_go_is_the_librarys_alone() -> None:
+    x = torch.ones(3)
+    y = x * 2
+    seen = y.detach().numpy().copy()  # the array itself is gone; `detach` shares the memory before it has a value
+    assert seen.tolist() == [2, 2, 2]
+    assert not torch.recording.exported(y._storage)
+    held = y.numpy()
+    assert torch.recording.exported(y._storage)
+    del held
+
+
+def test_a_tensor_read_again_and_again_after_numpy_has_the_same_gradient_bits() -> None:
+    def run(seed: int) -> bytes:
+        rng = np.random.default_rng(seed)
+        p = torch.tensor(rng.uniform(-1.5, 1.5, 2), requires_grad=True)
+        v = torch.tensor(rng.uniform(-1.5, 1.5, 5))[torch.tensor(rng.integers(-5, 5, (2, 2)))]
+        v.detach().numpy().copy()
+        v += p
+        total = (v * v).sum()
+        (g,) = torch.autograd.grad(total, [p], create_graph=True)
+        ((g * g).sum() + total).backward()
+        assert p.grad is not None
+        return p.grad.numpy().tobytes()
+
+    for seed in range(40):
+        lazy = run(seed)
+        with torch.eager():
+            assert run(seed) == lazy
