@@ -14,6 +14,7 @@ BLOCK is also the partition of every reduction, so a loop cut into blocks and a 
 from .build import build
 
 BLOCK = 1024
+LANES = 32  # accumulators of a fold, see `lanes.py`
 CLOSING = 1 << 32  # what `count` has for each closing record
 
 _SOURCE = """
