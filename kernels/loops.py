@@ -22,6 +22,7 @@ that the table gives for each iteration.
 from .build import build
 
 BLOCK = 1024
+LANES = 32  # accumulators of a fold, see `lanes.py`
 CLOSING = 1 << 32  # what `count` has for each closing record
 
 _SOURCE = """

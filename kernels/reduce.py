@@ -17,8 +17,7 @@ Records: reduction   [kernel, n, y, a, table, scratch, 0, 0]   table: outer, red
 
 from .build import build
 from .elementwise import TYPES, pointer
-from .lanes import LANES
-from .loops import BLOCK
+from .loops import BLOCK, LANES
 
 ROWS = 128
 STREAMS = 8  # rows that are read at a time

@@ -68,6 +68,7 @@ class _Grouping:
         self.member: dict[int, int] = {}  # slot whose value a loop has for each element or row -> its unit
         self.after: dict[int, int] = {}  # slot -> the first unit that may read all of its value
         self.newest: dict[int, int] = {}  # number of elements or rows -> its youngest loop
+        self.sizes: set[int] = set()  # numbers of elements of loops over rows
 
     def add(self, slot: int) -> None:
         """Put the next entry into a unit."""
@@ -88,13 +89,11 @@ class _Grouping:
         self.units[unit].slots.append(slot)
         self.after[slot] = unit + 1
 
-    def _open(self, n: int, columns: int = 0) -> int:
-        self.units.append(_Unit(n, columns))
+    def _open(self, n: int) -> int:
+        self.units.append(_Unit(n))
         unit = len(self.units) - 1
         if n:
             self.newest[n] = unit
-        if columns:
-            self.newest[n // columns] = unit
         return unit
 
     def _elementwise(self, node: Any) -> int:
@@ -125,7 +124,7 @@ class _Grouping:
 
     def _rows_of(self, x: int, node: Any) -> int:
         """The unit over rows in which an operand is a row's value, repeated for all its elements; or -1."""
-        found = self.section.spread(x, node.shape)
+        found = self.section.spread(x, node.shape) if node.numel in self.sizes else None
         if found is None:
             return -1
         unit = self.member.get(found[0], -1)
@@ -163,7 +162,7 @@ class _Grouping:
         if unit < 0:
             newest = self.newest.get(n, -1)
             same = newest >= bound and units[newest].n == n and units[newest].columns == columns
-            unit = newest if same else self._open(n, columns)
+            unit = newest if same else self._open(n)
         self._over_rows(unit, columns)
         self.member[slot] = unit
         return unit
@@ -172,6 +171,7 @@ class _Grouping:
         """Let a loop run over rows, in which a reduction joins it."""
         found = self.units[unit]
         found.columns = columns
+        self.sizes.add(found.n)
         found.weight += 2
         rows = found.n // columns
         self.newest[rows] = max(self.newest.get(rows, -1), unit)
