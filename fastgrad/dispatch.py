@@ -69,14 +69,14 @@ def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Call
                     return apply_scalar(op, input, other, swapped)
                 if type(input) in _NUMBERS:
                     raise TypeError(f"{name}(): at least one argument must be Tensor, got two numbers")
-            number = _number(other)
+            number = as_number(other)
             if number is not None:
                 return record(input, number)
             if operator:
                 return NotImplemented
             raise TypeError(f"{name}(): argument 'other' must be Tensor or number, not {kind.__name__}")
         if not isinstance(input, Tensor):
-            number = _number(input)
+            number = as_number(input)
             if number is None:
                 raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
             return apply_scalar(op, other, number, not swapped)
@@ -160,7 +160,7 @@ def _shortcut(tr: Any, key: Any, general: Callable[[Any, Any], Any], input: Any,
     return made
 
 
-def _number(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """The Python number in a NumPy scalar or a subclass of float or int, or None."""
     if isinstance(value, bool):
         return bool(value)

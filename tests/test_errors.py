@@ -658,3 +658,11 @@ def test_a_failing_step_leaves_the_parameters_as_they_were() -> None:
         optimizer.step()
         w.tolist()
     assert w.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "call", ["p.sub_(None, alpha=2)", "torch.add(p, None, alpha=2)", "p.add('x', alpha=2.0)", "p.add(p, alpha='x')"]
+)
+def test_a_scaled_sum_of_something_else_is_a_type_error(call: str) -> None:
+    with pytest.raises(TypeError, match="must be Tensor or number"):
+        eval(call, {"torch": fastgrad, "p": fastgrad.ones(3)})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
-from ..dispatch import binary, composite, tensor_operand, unary
+from ..dispatch import as_number, binary, composite, tensor_operand, unary
 from ..dtypes import FLOAT, dtype, to_dtype
 from ..ops import elementwise as e
 from ..ops.table import CONVERT, Operation
@@ -89,7 +89,13 @@ def _is_one(number: Any) -> bool:
 
 
 def _scaled(op: Operation, input: Any, other: Any, alpha: Number) -> Tensor:
-    operands = [x if isinstance(x, tape.TENSOR) else tape.scalar(x) for x in (input, other, alpha)]
+    operands = []
+    for role, x in (("input", input), ("other", other), ("alpha", alpha)):
+        number: Any = x if isinstance(x, tape.TENSOR) else as_number(x)
+        if number is None:
+            name = op.name.removesuffix("_scaled")
+            raise TypeError(f"{name}(): argument '{role}' must be Tensor or number, not {_type(x).__name__}")
+        operands.append(number if isinstance(number, tape.TENSOR) else tape.scalar(number))
     return tape.apply(op, operands)
 
 
