@@ -202,7 +202,8 @@ class Replay:
         self.spent: Any = None
         self.program = self.ready.program
         # A call that may be dropped, or that reads the gradients it replaces, must not write over them.
-        self.careful = bool(self.guards or self.from_gradients or self.program.error_cell is not None)
+        late = self.program.error_cell is not None and not self.program.checks_first
+        self.careful = bool(self.guards or self.from_gradients or late)
         self.hands: list[list[Tensor]] = [[] for _ in self.results]
         self.places = [0] * len(self.results)
         self.fixed = [

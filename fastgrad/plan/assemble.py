@@ -92,6 +92,7 @@ class Assembler:
         self.error_cell: Any = None
         self.error = 0
         self.split = 0
+        self.checks_first = False  # whether all that may fail is known to be right before anything is handed over
         self.lands: dict[int, int] = {}  # final slot -> leaf whose memory it goes to
         self.landed: set[int] = set()  # leaves whose memory already gets its value from a record
         self.remaining = self._uses()
@@ -444,6 +445,7 @@ class Assembler:
             self.record(gather_kernels.bounds_kernel(), number, n, index, self.error, least, size)
         self._end_scratch()
         self.split = len(self.records)
+        self.checks_first = True
 
     def _end_scratch(self) -> None:
         for offset, size in self._scratch:

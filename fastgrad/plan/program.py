@@ -44,6 +44,7 @@ class Program:
         "address",
         "arena",
         "arena_bytes",
+        "checks_first",
         "count",
         "error_cell",
         "hot",
@@ -99,6 +100,7 @@ class Program:
         self.kept_bytes = assembler.kept_bytes
         self.kept = assembler.kept
         self.error_cell = assembler.error_cell
+        self.checks_first = assembler.checks_first
         self.lines = assembler.lines
         self.rolled = assembler.rolled  # (entries of an iteration, iterations, bytes of their buffers) of counted loops
         self.runs = 0
