@@ -117,7 +117,7 @@ class _Text:
                 self.add(1, f"x{k} = {self._read(k, 'uintp(0)')}")
         for k, step in enumerate(loop.steps):
             if step.result >= 0:
-                self.add(1, f"t{k}_at = {pointer(step.dtype)}(p[{word}])")
+                self.add(1, f"t{k}_at = {result_pointer(loop.operands, step, word)}")
                 word += 1
             elif k in self.crossing:
                 self.add(1, f"t{k}_block = {pointer(step.dtype)[:-3]}_block({self.chunk})")
@@ -286,6 +286,14 @@ def filled(step: Step) -> str:
     """A step's expression with the names of what it reads."""
     names = {letter: name_of(x) for letter, x in zip(NAMES, step.reads, strict=False)}
     return re.sub(r"\b[abcd]\b", lambda found: names[found.group()], step.expression)
+
+
+def result_pointer(operands: tuple[Operand, ...], step: Step, word: int) -> str:
+    """The pointer of a result: that of the operand it overwrites, so that LLVM sees that no element depends on another."""
+    for k, operand in enumerate(operands):
+        if operand.memory == step.result and operand.steps == (1,) and operand.dtype == step.dtype:
+            return f"x{k}_at"
+    return f"{pointer(step.dtype)}(p[{word}])"
 
 
 def _parts(loop: Loop) -> list[list[int]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .copy import LOAD
 from .elementwise import TRIGONOMETRY, TYPES, pointer
-from .fused import filled
+from .fused import filled, result_pointer
 from .reduce import ROWS as ROWS_OF_GROUP
 from .reduce import add_groups, fold_function, fold_name
 from .stages import ELEMENTS, FOLDS, ColumnSum, Layout, Rows
@@ -51,7 +51,7 @@ class _Text(Layout):
                 self.add(1, f"x{k} = {self.read(k, 'uintp(0)')}")
         for k, step in enumerate(rows.steps):
             if step.result >= 0:
-                self.add(1, f"t{k}_at = {pointer(step.dtype)}(p[{word}])")
+                self.add(1, f"t{k}_at = {result_pointer(rows.operands, step, word)}")
                 word += 1
         for name, sums in (("sum", rows.sums), ("closing", rows.closing)):
             for k, total in enumerate(sums):
