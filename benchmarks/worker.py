@@ -93,7 +93,14 @@ class _Worker:
 
     def check(self, steps: int) -> dict[str, Any]:
         assert self.runner is not None
-        return {"value": self.runner.check(steps)}
+        answer = {"value": self.runner.check(steps)}
+        if (
+            "fastgrad.kernels.background" in sys.modules
+        ):  # its loops are compiled in another process, which would use the other core
+            self.runner.time(0.2)
+            background = sys.modules["fastgrad.kernels.background"]
+            background.wait(list(background._helper.waiting))
+        return answer
 
     def time(self, seconds: float) -> dict[str, Any]:
         assert self.runner is not None

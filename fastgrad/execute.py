@@ -293,6 +293,8 @@ def _flush(tr: Trace) -> None:
         if ready is None:
             tr.strangers = min(tr.strangers + 1 + node.end // 1024, 2 * tape.STRANGERS)
             tr.longest = max(node.end, tr.longest * 7 // 8)
+        elif 2 * node.end >= tr.longest:
+            tr.strangers = 0  # it has come back
         ready = prepare(tr, want, roots, tier)
         plans[key] = 1 if quickly else ready
     else:

@@ -33,7 +33,7 @@ LEAF_BYTES = 1 << 30  # bytes of inputs a trace may keep alive
 STRANGERS = (
     32  # new programs in a row without one that came back, from which on programs are drafts; 0: always (for tests)
 )
-CACHE_NODES = 100_000  # nodes of one thread's tree before it is dropped and grown again
+CACHE_NODES = 300_000  # nodes of one thread's tree before it is dropped and grown again
 STALE = (-1, -1)
 
 epochs = itertools.count()
