@@ -310,6 +310,10 @@ class Replay:
             t._storage, t._offset, t._strides, t._whole = storage, 0, None, True  # a result has memory of its own
             if meta.requires_grad:
                 t._origin = (graph, slot)
+        for hands, pool, t in zip(self.hands, self.ready.outputs, self.holders, strict=False):
+            if type(t) is Tensor and t.__dict__.keys() <= _PLAIN:  # later calls use its memory when nobody else does
+                hands.append(t)
+                pool.clear()
         self.holders = []
         self.metas = [t._meta if type(t._meta) is Signature else t._meta.signature for t in self.known]
         self.known_storages = {t._storage for t in self.known}
@@ -484,6 +488,7 @@ class Escape(CompileError):
 
 
 _MISS = object()
+_PLAIN = {"_offset", "_strides"}  # what a result has besides its slots
 _STORAGE = attrgetter("_storage")
 _META = attrgetter("_meta")
 

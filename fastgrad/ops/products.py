@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..kernels import gemm, reduce
+from ..kernels import gemm, pool, reduce
 from ..kernels import matmul as kernels
 
 Reference = tuple[int, int, int]
@@ -81,6 +81,8 @@ def _cut(how: str, dtype: str, size: int, m: int, n: int, k: int, batches: int) 
             return (whole._replace(m=x) for x in _ranges(m, tasks, 64))
         return (whole._replace(k=x) for x in _ranges(k, tasks, 64))
     tasks = min(batches * m * n * k // TASK, MOST) if how in ("own", "gemm") else 1
+    if how == "own":  # its bits do not depend on tasks, and each task packs into memory of its own
+        tasks = min(tasks, 2 * pool.available())
     if tasks < 2:
         return iter((whole,))
     if batches > 1:
