@@ -156,7 +156,7 @@ class Plan:
         at_guards, at_moves, at_counters, at_turns, at_advance = [address_of(x) for x in self._tables]
         error = 0 if program.error_cell is None else address_of(program.error_cell)
         return [
-            program.address, program.count, program._split, error, at_guards, len(guards), at_moves, len(self.moves),
+            program.address, program.count, program.split, error, at_guards, len(guards), at_moves, len(self.moves),
             at_counters, len(counters), at_advance, 0, at_turns, len(self.turns), 0, 0,
         ]  # fmt: skip
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .facts import LET_GO, Rows, Unfit, facts, flat
+from .facts import LET_GO, Rows, Unfit, facts, flat, records
 from .kernels import entrance as at
-from .kernels.sweep import sweep_address
 from .plan.program import PIECE
 from .recording import Trace
 
@@ -28,7 +27,8 @@ def table(tr: Trace, pattern: Any) -> Any:
 
 def _table(tr: Trace, pattern: Any) -> at.Table:
     ready, program = pattern.ready, pattern.ready.program
-    if program.kept_bytes or program.error_cell is not None or program.count > PIECE:
+    late = program.error_cell is not None and not program.checks_first
+    if program.kept_bytes or late or program.count > PIECE:
         raise Unfit
     if pattern.rooted and ready.spent is None:
         raise Unfit  # a graph is made for every run
@@ -52,7 +52,7 @@ def _table(tr: Trace, pattern: Any) -> at.Table:
     work = sum([node.numel for node in entries])
     uses = program.uses_of_arena()
     header = {
-        at.FACTS: known.address, at.PROGRAM: program.address, at.COUNT: program.count, at.SWEEP: sweep_address(),
+        at.FACTS: known.address, **records(program),
         at.RELEASE: int(work > LET_GO), at.LIVE: len(pattern.alive), at.INPUTS: len(tr.addresses), at.NUMBERS: len(tr.scalars),
         at.RESULTS: len(pattern.places), at.NEEDS: program.arena_bytes, at.ARENA_COUNT: len(uses),
     }  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import recording as tape
 from .kernels import entrance as at
+from .kernels.sweep import RECORD_BYTES, sweep_address
 from .recording import Node, Signature, Storage, Trace
 from .tensor import Tensor, handle
 
@@ -20,6 +21,16 @@ LET_GO = 16_384  # elements that a program computes, from which on its sweep goe
 
 class Unfit(Exception):
     """A table cannot say this."""
+
+
+def records(program: Any) -> dict[int, int]:
+    """What a table's header says of a program: its records, those that check positions before anything is written apart."""
+    first = program.split if program.checks_first else 0
+    error = program.error_cell.ctypes.data if first else 0
+    return {
+        at.PROGRAM: program.address + RECORD_BYTES * first, at.COUNT: program.count - first, at.SWEEP: sweep_address(),
+        at.SPLIT: first, at.CHECKS: program.address, at.ERROR: error,
+    }  # fmt: skip
 
 
 class Rows:

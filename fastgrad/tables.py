@@ -12,9 +12,8 @@ from types import CellType
 from typing import TYPE_CHECKING, Any
 
 from . import recording as tape
-from .facts import LET_GO, Rows, Unfit, facts, flat
+from .facts import LET_GO, Rows, Unfit, facts, flat, records
 from .kernels import entrance as at
-from .kernels.sweep import sweep_address
 from .tensor import Tensor
 
 if TYPE_CHECKING:
@@ -34,14 +33,13 @@ def table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names
 
 def _table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]) -> at.Table:
     program = replay.program
-    if program.error_cell is not None or len(replay.results) > at.MOST_RESULTS:
+    if (program.error_cell is not None and not program.checks_first) or len(replay.results) > at.MOST_RESULTS:
         raise Unfit
     known = facts()
     rows = Rows()
     _names(rows, names, replay)
     header = {
-        at.FACTS: known.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), at.PROGRAM: program.address,
-        at.COUNT: program.count, at.SWEEP: sweep_address(), at.RELEASE: int(replay.work > LET_GO),
+        at.FACTS: known.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), **records(program), at.RELEASE: int(replay.work > LET_GO),
         at.RETURN: _answer(replay), at.RESULTS: len(replay.hands), at.INPUTS: len(replay.from_arguments),
     }  # fmt: skip
     _state(rows, replay, grad_enabled, structure)

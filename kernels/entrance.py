@@ -26,7 +26,8 @@ DIRTY = 9  # 1: something was bound that Python does not know of
 RETURN = 10  # the number of the result returned; NOTHING; -n: the tuple of the first n
 RESULTS, INPUTS, VERSIONS, VERSION_COUNT, GRADIENTS, GRADIENT_COUNT = range(11, 17)
 SELF = 17  # the table's own object
-HEADER, ROW = 28, 8
+SPLIT, CHECKS, ERROR = 28, 29, 30  # records that check positions first, their address, the cell that they report in
+HEADER, ROW = 32, 8
 NOTHING = 1 << 20
 
 # Rows: the kind, then what it looks at

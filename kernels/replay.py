@@ -219,8 +219,23 @@ def run(facts, table):
 
 
 @register_jitable
+def checked(table):
+    """Whether the positions that a program reads are all in range, by the records that say so; before anything is written."""
+    if table[at.SPLIT] == 0:
+        return True
+    call_2(table[at.SWEEP], table[at.CHECKS], table[at.SPLIT])
+    error = int64_at(table[at.ERROR])
+    if error[0] == 0:
+        return True
+    error[0] = 0  # Python finds it again, and raises it
+    return False
+
+
+@register_jitable
 def perform(facts, table, frame):
-    """Everything holds: sweep, and hand over. The result, or -1 with an error set."""
+    """Everything holds: sweep, and hand over. The result, 0 if a position is out of range, or -1 with an error set."""
+    if not checked(table):
+        return 0
     made, borrowed = table[at.RESULTS], table[at.INPUTS] * table[at.RELEASE]
     versions = int64_at(table[at.VERSIONS])
     for i in range(table[at.VERSION_COUNT]):
@@ -394,7 +409,11 @@ def end(table_at, trace):
     facts = int64_at(table[at.FACTS])
     row_at = table_at + 8 * at.HEADER
     living = load(trace + facts[at.LIVING])
-    if not same_living(facts, table, living) or not prepare(facts, table, table_at, trace, row_at):
+    if (
+        not same_living(facts, table, living)
+        or not prepare(facts, table, table_at, trace, row_at)
+        or not checked(table)
+    ):
         return 0
     chosen = int64_at(table[at.CHOSEN])
     written = load(trace + facts[at.WRITTEN])

@@ -596,3 +596,32 @@ def test_every_way_of_giving_arguments_reaches_the_function() -> None:
     ]  # fmt: skip
     for args, kwargs in calls * 3:
         assert_same(step(*args, **kwargs), function(*args, **kwargs))
+
+
+def test_a_position_out_of_range_is_found_before_anything_is_written() -> None:
+    model = torch.nn.Linear(3, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    compiled = torch.compile(step)
+    x, y, wrong = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0]), torch.tensor([0, 1, 9, 2, 3])
+    for call in (compiled, step):
+        for k in range(25):
+            if k % 8 != 7:
+                call(x, y)
+                continue
+            weight, gradient = model.weight.detach().clone(), model.weight.grad
+            seen = gradient.clone()
+            weight.sum().item(), seen.sum().item()
+            with pytest.raises(IndexError, match="index 9 is out of bounds for dimension 1 with size 4"):
+                call(x, wrong)
+            assert (model.weight == weight).all()
+            if call is compiled:
+                assert (gradient == seen).all()
+    assert quick(lambda: compiled(x, y))[1]

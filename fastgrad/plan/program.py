@@ -40,7 +40,6 @@ class Program:
         "_numbers",
         "_output_at",
         "_outputs",
-        "_split",
         "address",
         "arena",
         "arena_bytes",
@@ -55,6 +54,7 @@ class Program:
         "rolled",
         "runs",
         "section",
+        "split",
         "sweep",
         "words",
     )  # fmt: skip
@@ -65,7 +65,7 @@ class Program:
         self.words = np.zeros((max(len(rows), 1), WORDS), np.int64)
         self.address = self.words.ctypes.data
         self.count = len(main)
-        self._split = assembler.split
+        self.split = assembler.split
         relocations: list[tuple[int, int, int, int]] = []
         table: list[list[int]] = []
         for row, record in enumerate(rows):
@@ -245,12 +245,12 @@ class Program:
             else:
                 self._pieces(0, self.count)
             return True
-        self._pieces(0, self._split)
+        self._pieces(0, self.split)
         if self.error_cell is not None and self.error_cell[0]:
             self._raise()
         if check is not None and not check():
             return False
-        self._pieces(self._split, self.count)
+        self._pieces(self.split, self.count)
         return True
 
     def move_up(self) -> list[str]:
