@@ -61,6 +61,7 @@ class Capture:
         self.switches: list[
             tuple[dict[str, Any], str, bool]
         ] = []  # an optimizer's options whose truth decides what is recorded
+        self.held: list[tuple[Any, Any, Any]] = []  # dicts and lists of an optimizer, keys, and what stood there
         self.given: dict[int, tuple[Tensor, Tensor]] = {}  # a gradient's identity -> the gradient and its leaf
 
     def _owner(self, t: Tensor, storage: Storage) -> tuple[Any, ...]:
@@ -283,6 +284,12 @@ class Replay:
             return False
         for options, key, truth in self.capture.switches:
             if bool(options[key]) is not truth:
+                return False
+        for container, key, value in self.capture.held:
+            if type(container) is list:
+                if key >= len(container) or container[key] is not value:
+                    return False
+            elif container.get(key) is not value:
                 return False
         known = self.known_storages
         return [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage in known] == self.overlaps

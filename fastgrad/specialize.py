@@ -119,7 +119,7 @@ def _check(
             tests.append(f"type(a{k}) is not float")
         else:
             tests += [f"not isinstance(a{k}, Tensor)", f"a{k}._meta is not {writer.name(a._meta)}", f"not a{k}._whole"]
-    for container, key, value in names.bindings:
+    for container, key, value in (*names.bindings, *replay.capture.held):
         held, bound = writer.name(container), writer.name(value)
         if isinstance(container, CellType):
             tests.append(f"{held}.cell_contents is not {bound}")

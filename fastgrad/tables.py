@@ -8,6 +8,7 @@ step go the written way. Words of the program are the only record of what is bou
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,11 @@ _installed: list[Any] = []
 def _names(rows: Rows, names: Names, replay: Replay) -> None:
     """Names and options: dicts come first, because comparing keys may run foreign code."""
     later: list[tuple[int, ...]] = []
-    for container, key, value in names.bindings:
+    for container, key, value in (*names.bindings, *replay.capture.held):
         kind = type(container)
         if kind is CellType:
             later.append((at.IS, rows.of(container) + at.cell(), rows.of(value)))
-        elif kind is dict:
+        elif kind is dict or kind is defaultdict:
             rows.add(at.ENTRY, rows.of(container), rows.of(key), rows.of(value))
         elif kind is list and type(key) is int and key >= 0:
             later.append((at.ITEM, rows.of(container), key, rows.of(value)))

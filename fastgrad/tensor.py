@@ -383,8 +383,7 @@ class Tensor:
 
         return tensor_text(self)
 
-    def __hash__(self) -> int:
-        return object.__hash__(self)
+    __hash__ = object.__hash__
 
     def __reduce__(self) -> tuple[Any, ...]:
         from .serialize import rebuild

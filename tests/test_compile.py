@@ -1664,3 +1664,46 @@ def test_threads_call_one_compiled_function_at_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(finished) == [0, 1] and not wrong
+
+
+@pytest.mark.parametrize("kind", ["momentum", "adam"])
+def test_an_optimizers_other_state_is_noticed(kind: str) -> None:
+    def loads(optimizer: Any, saved: Any, w: Any) -> None:
+        optimizer.load_state_dict(saved)
+
+    def clears(optimizer: Any, saved: Any, w: Any) -> None:
+        optimizer.state.clear()
+
+    def replaces(optimizer: Any, saved: Any, w: Any) -> None:
+        state = optimizer.state[w]
+        state.update({name: value.clone() * 0.5 for name, value in state.items() if name != "step"})
+
+    def freezes(optimizer: Any, saved: Any, w: Any) -> None:
+        optimizer.param_groups[0]["params"] = []
+
+    def run(compiled: bool, change: Any, warm: int) -> list[Any]:
+        w = torch.tensor([1.0, 2.0], requires_grad=True)
+        optimizer: Any = torch.optim.Adam([w], lr=0.05)
+        if kind == "momentum":
+            optimizer = torch.optim.SGD([w], lr=0.05, momentum=0.9)
+
+        def step(c: Any) -> Any:
+            optimizer.zero_grad()
+            loss = ((w - c) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        call = torch.compile(step) if compiled else step
+        c = torch.tensor([0.5, 0.1])
+        for _ in range(warm):
+            call(c)
+        saved = copy.deepcopy(optimizer.state_dict())
+        for _ in range(3):
+            call(c)
+        change(optimizer, saved, w)
+        return [call(c).item() for _ in range(10)] + w.tolist()
+
+    for change in (loads, clears, replaces, freezes):
+        for warm in (1, 2, 8):
+            assert run(True, change, warm) == run(False, change, warm), (change.__name__, warm)

@@ -1531,3 +1531,14 @@ def test_the_default_dtype_is_used_for_what_python_floats_become() -> None:
     finally:
         fastgrad.set_default_dtype(fastgrad.float32)
     assert fastgrad.tensor([1.0]).dtype is fastgrad.float32
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((0,), 0), ((3, 0), -1), ((0, 3), 0), ((3, 0), 0)])
+def test_logsumexp_of_nothing(shape: Any, dim: int) -> None:
+    torch = pytest.importorskip("torch")
+    for module in (torch, fastgrad):
+        x = module.zeros(*shape, requires_grad=True)
+        y = module.logsumexp(x, dim)
+        assert y.tolist() == [-float("inf")] * y.numel() if y.ndim else y.item() == -float("inf")
+        y.sum().backward()
+        assert tuple(x.grad.shape) == shape

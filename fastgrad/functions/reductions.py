@@ -341,6 +341,8 @@ def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = 
 @composite("Logsumexp")
 def _logsumexp(input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     dims = wrap_dims("logsumexp", dim, input.ndim)
+    if input.numel() == 0:  # the sum of nothing, whose logarithm is -inf
+        return log(_reduce(arrays.sum, "logsumexp", exp(input), dims or None, keepdim))
     top = tape.apply(arrays.detach, (_reduce(arrays.amax, "logsumexp", input, dims or None, True),))
     top = where(elementwise.isfinite(top), top, 0.0)
     total = log(_reduce(arrays.sum, "logsumexp", exp(input - top), dims or None, True)) + top

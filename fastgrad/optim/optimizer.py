@@ -92,10 +92,24 @@ class Optimizer:
                     break
             if params:
                 self._step(group, params, gradients)
+            if capturing:
+                self._hold(group)
         tr = tape.local.trace
         if tr.capture is None:
             tape.flush(tr)
         return loss
+
+    def _hold(self, group: dict[str, Any]) -> None:
+        """Tell `compile` which parameters and state it has seen: where others stand later, the call is recorded again."""
+        capture = tape.local.trace.capture
+        params = group["params"]
+        capture.held += [(self.__dict__, "state", self.state), (group, "params", params)]
+        for i, p in enumerate(params):
+            capture.held.append((params, i, p))
+            state = self.state.get(p)
+            if state is not None:
+                capture.held.append((self.state, p, state))
+                capture.held += [(state, name, value) for name, value in state.items() if isinstance(value, Tensor)]
 
     def _step(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         raise NotImplementedError
