@@ -97,10 +97,11 @@ class _Worker:
         if (
             "fastgrad.kernels.background" in sys.modules
         ):  # its loops are compiled in another process, which would use the other core
+            repeats = list(self.runner.repeats)
             self.runner.time(0.2)
             background = sys.modules["fastgrad.kernels.background"]
             background.wait(list(background._helper.waiting))
-            self.runner.repeats = [None] * len(self.runner.parts)  # those calls compiled machine code of their own
+            self.runner.repeats = repeats  # those calls compiled machine code of their own
         return answer
 
     def time(self, seconds: float) -> dict[str, Any]:
