@@ -99,8 +99,7 @@ class _Worker:
         ):  # its loops are compiled in another process, which would use the other core
             repeats = list(self.runner.repeats)
             self.runner.time(0.2)
-            background = sys.modules["fastgrad.kernels.background"]
-            background.wait(list(background._helper.waiting))
+            sys.modules["fastgrad.kernels.background"].wait()
             self.runner.repeats = repeats  # those calls compiled machine code of their own
         return answer
 

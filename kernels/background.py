@@ -152,9 +152,9 @@ def request(source: str, done: Callable[[int], None]) -> None:
     _helper.request(source, done)
 
 
-def wait(sources: list[str]) -> None:
-    """Wait until these have been compiled, or have failed."""
-    _helper.wait(sources)
+def wait(sources: list[str] | None = None) -> None:
+    """Wait until these (or all that have been asked for) have been compiled, or have failed."""
+    _helper.wait(list(_helper.waiting) if sources is None else sources)
 
 
 def main() -> None:

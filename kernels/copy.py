@@ -10,12 +10,9 @@ Records: load  [kernel, n, y, a, table, start, 0, 0]   y[i] = a[strided(start + 
 from .build import build
 from .elementwise import pointer
 
-_MOVE = """
-from numba import uintp
-from fastgrad.kernels.native import int64_at, {at}
-
-def kernel(record):
-    n, y, a, table, start = record[1], {at}(record[2]), {at}(record[3]), int64_at(record[4]), record[5]
+_WALK = """
+@njit
+def {name}(y, a, table, start, n):
     d = table[0]
     inner, step = table[2 * d - 1], table[2 * d]
     done = 0
@@ -33,7 +30,7 @@ def kernel(record):
         done += count
 """
 
-_LOAD = """
+_GATHER = """
         if step == 1:
             for i in range(uintp(count)):
                 y[uintp(done) + i] = a[uintp(offset) + i]
@@ -46,34 +43,26 @@ _LOAD = """
                 y[done + i] = a[offset + i * step]
 """
 
-# The same as a function, for kernels that load strided operands block by block
-LOAD = f"""
-@njit
-def load(y, a, table, start, n):
-    d = table[0]
-    inner, step = table[2 * d - 1], table[2 * d]
-    done = 0
-    while done < n:
-        rest = start + done
-        column = rest % inner
-        rest = rest // inner
-        offset = column * step
-        for k in range(d - 1, 0, -1):
-            size = table[2 * k - 1]
-            offset += (rest % size) * table[2 * k]
-            rest = rest // size
-        count = min(inner - column, n - done)
-        {_LOAD.strip()}
-        done += count
-"""
-
-_STORE = """
+_SCATTER = """
         if step == 1:
             for i in range(uintp(count)):
                 y[uintp(offset) + i] = a[uintp(done) + i]
         else:
             for i in range(count):
                 y[offset + i * step] = a[done + i]
+"""
+
+# The functions by themselves: fused kernels load strided operands block by block
+LOAD = _WALK.format(name="load", move=_GATHER.strip())
+_STORE = _WALK.format(name="store", move=_SCATTER.strip())
+
+_KERNEL = """
+from numba import njit, uintp
+from fastgrad.kernels.native import int64_at, {at}
+{walk}
+
+def kernel(record):
+    {name}({at}(record[2]), {at}(record[3]), int64_at(record[4]), record[5], record[1])
 """
 
 _FILL = """
@@ -90,12 +79,12 @@ def kernel(record):
 
 def load(dtype: str) -> int:
     """The kernel that gathers a strided operand into contiguous memory."""
-    return build(_MOVE.format(at=pointer(dtype), move=_LOAD.strip()))
+    return build(_KERNEL.format(at=pointer(dtype), walk=LOAD, name="load"))
 
 
 def store(dtype: str) -> int:
     """The kernel that scatters contiguous memory over a strided operand."""
-    return build(_MOVE.format(at=pointer(dtype), move=_STORE.strip()))
+    return build(_KERNEL.format(at=pointer(dtype), walk=_STORE, name="store"))
 
 
 def fill(dtype: str) -> int:

@@ -11,6 +11,7 @@ in the order operands (three words for a loaded one: block, source, table), resu
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .copy import LOAD
@@ -326,11 +327,19 @@ from numba import float32, float64, int32, int64, njit, uint8, uintp
 from fastgrad.kernels import {modules}
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at, read, write
 from fastgrad.kernels.native import float32_block, float64_block, int32_block, int64_block, uint8_block
-from fastgrad.kernels.lanes import LANES, sum_lanes
-{load}
+from fastgrad.kernels.lanes import LANES, add_rows, amax_lanes, amin_lanes, prod_lanes, sum_lanes
+{functions}
 
 def kernel(record):
 """
+
+
+def complete(lines: list[str], operands: tuple[Operand, ...], functions: Iterable[str] = ()) -> str:
+    """The text of a fused kernel around the lines of its body."""
+    body = "\n".join(lines)
+    modules = ", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in body])
+    load = [LOAD] if any(x.steps is None for x in operands) else []
+    return _HEAD.format(modules=modules, functions="\n".join([*load, *functions])) + body + "\n"
 
 
 def source(loop: Loop) -> str:
@@ -338,7 +347,4 @@ def source(loop: Loop) -> str:
     text = _Text(loop)
     text.head()
     text.body()
-    body = "\n".join(text.lines)
-    modules = ", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in body])
-    load = LOAD if any(x.steps is None for x in loop.operands) else ""
-    return _HEAD.format(modules=modules, load=load) + body + "\n"
+    return complete(text.lines, loop.operands)

@@ -97,59 +97,39 @@ _OUTER = """
                     c[row + q] = {fma}(factor, b[right + q], c[row + q])
 """
 
+_LANES = range(8)
+
+
+def _lanes(text: str, depth: int) -> str:
+    """A line for each of eight columns; <k> is its number."""
+    return "\n".join([" " * depth + text.replace("<k>", str(k)) for k in _LANES])
+
+
 # y = A' x with A's rows contiguous: y[:] += x[j] A[j, :], eight columns at a time in registers, even and odd rows by themselves;
 # here a is the matrix (k, m), m contiguous
-_COLUMNS = """
+_COLUMNS = f"""
         whole, pairs = m // 8 * 8, k // 2 * 2
         for i in range(uintp(0), uintp(whole), uintp(8)):
-            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = {kind}(0)
-            t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = {kind}(0)
+            {" = ".join([f"s{k}" for k in _LANES])} = {{kind}}(0)
+            {" = ".join([f"t{k}" for k in _LANES])} = {{kind}}(0)
             for j in range(0, pairs, 2):
                 even, odd = b[b_base + j * b_row], b[b_base + (j + 1) * b_row]
                 row = uintp(a_base + j * a_column) + i
                 next = row + uintp(a_column)
-                s0 = {fma}(even, a[row], s0)
-                s1 = {fma}(even, a[row + uintp(1)], s1)
-                s2 = {fma}(even, a[row + uintp(2)], s2)
-                s3 = {fma}(even, a[row + uintp(3)], s3)
-                s4 = {fma}(even, a[row + uintp(4)], s4)
-                s5 = {fma}(even, a[row + uintp(5)], s5)
-                s6 = {fma}(even, a[row + uintp(6)], s6)
-                s7 = {fma}(even, a[row + uintp(7)], s7)
-                t0 = {fma}(odd, a[next], t0)
-                t1 = {fma}(odd, a[next + uintp(1)], t1)
-                t2 = {fma}(odd, a[next + uintp(2)], t2)
-                t3 = {fma}(odd, a[next + uintp(3)], t3)
-                t4 = {fma}(odd, a[next + uintp(4)], t4)
-                t5 = {fma}(odd, a[next + uintp(5)], t5)
-                t6 = {fma}(odd, a[next + uintp(6)], t6)
-                t7 = {fma}(odd, a[next + uintp(7)], t7)
+{_lanes("s<k> = {fma}(even, a[row + uintp(<k>)], s<k>)", 16)}
+{_lanes("t<k> = {fma}(odd, a[next + uintp(<k>)], t<k>)", 16)}
             if pairs < k:
                 even, row = b[b_base + pairs * b_row], uintp(a_base + pairs * a_column) + i
-                s0 = {fma}(even, a[row], s0)
-                s1 = {fma}(even, a[row + uintp(1)], s1)
-                s2 = {fma}(even, a[row + uintp(2)], s2)
-                s3 = {fma}(even, a[row + uintp(3)], s3)
-                s4 = {fma}(even, a[row + uintp(4)], s4)
-                s5 = {fma}(even, a[row + uintp(5)], s5)
-                s6 = {fma}(even, a[row + uintp(6)], s6)
-                s7 = {fma}(even, a[row + uintp(7)], s7)
+{_lanes("s<k> = {fma}(even, a[row + uintp(<k>)], s<k>)", 16)}
             to = uintp(c_base) + i
-            c[to] = s0 + t0
-            c[to + uintp(1)] = s1 + t1
-            c[to + uintp(2)] = s2 + t2
-            c[to + uintp(3)] = s3 + t3
-            c[to + uintp(4)] = s4 + t4
-            c[to + uintp(5)] = s5 + t5
-            c[to + uintp(6)] = s6 + t6
-            c[to + uintp(7)] = s7 + t7
+{_lanes("c[to + uintp(<k>)] = s<k> + t<k>", 12)}
         for i in range(uintp(whole), uintp(m)):
-            s = t = {kind}(0)
+            s = t = {{kind}}(0)
             for j in range(0, pairs, 2):
-                s = {fma}(b[b_base + j * b_row], a[uintp(a_base + j * a_column) + i], s)
-                t = {fma}(b[b_base + (j + 1) * b_row], a[uintp(a_base + (j + 1) * a_column) + i], t)
+                s = {{fma}}(b[b_base + j * b_row], a[uintp(a_base + j * a_column) + i], s)
+                t = {{fma}}(b[b_base + (j + 1) * b_row], a[uintp(a_base + (j + 1) * a_column) + i], t)
             if pairs < k:
-                s = {fma}(b[b_base + pairs * b_row], a[uintp(a_base + pairs * a_column) + i], s)
+                s = {{fma}}(b[b_base + pairs * b_row], a[uintp(a_base + pairs * a_column) + i], s)
             c[uintp(c_base) + i] = s + t
 """
 

@@ -12,9 +12,8 @@ ones, and the result if the kernel makes it from them).
 
 from __future__ import annotations
 
-from .copy import LOAD
 from .elementwise import TRIGONOMETRY, TYPES, pointer
-from .fused import filled, result_pointer
+from .fused import complete, filled, result_pointer
 from .reduce import ROWS as ROWS_OF_GROUP
 from .reduce import add_groups, fold_function, fold_name
 from .stages import ELEMENTS, FOLDS, ColumnSum, Layout, Rows
@@ -270,25 +269,9 @@ class _Text(Layout):
         self.add(depth, f"t{~x} = {text} != 0" if step.dtype == "b1" else f"t{~x} = {text}")
 
 
-_HEAD = """
-from numba import float32, float64, int32, int64, njit, uint8, uintp
-from fastgrad.kernels import {modules}
-from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, uint8_at, read, write
-from fastgrad.kernels.native import float32_block, float64_block, int32_block, int64_block, uint8_block
-from fastgrad.kernels.lanes import LANES, add_rows, amax_lanes, amin_lanes, prod_lanes, sum_lanes
-{functions}
-
-def kernel(record):
-"""
-
-
 def source(rows: Rows) -> str:
     """The text of the kernel of a loop over rows."""
     text = _Text(rows)
     text.head()
     text.body()
-    body = "\n".join(text.lines)
-    modules = ", ".join([m for m in ("division", "native", "vmath") if m == "native" or f"{m}." in body])
-    functions = [LOAD] if any(x.steps is None for x in rows.operands) else []
-    functions += text.functions.values()
-    return _HEAD.format(modules=modules, functions="\n".join(functions)) + body + "\n"
+    return complete(text.lines, rows.operands, text.functions.values())
