@@ -23,6 +23,7 @@ from .build import build
 
 BLOCK = 1024
 LANES = 32  # accumulators of a fold, see `lanes.py`
+MOVING = 5  # the word of a counted loop that says how many rows move
 CLOSING = 1 << 32  # what `count` has for each closing record
 
 _SOURCE = """

@@ -579,3 +579,40 @@ def test_planning_takes_time_in_proportion(plans: list[Any]) -> None:
         return best
 
     assert seconds(2000) < 60 * max(seconds(100), 0.001)
+
+
+def test_a_rolled_loop_that_becomes_hot_moves_fewer_rows_and_keeps_its_bits() -> None:
+    from fastgrad.kernels import background
+    from fastgrad.kernels.loops import MOVING, block_loop, counted_loop
+
+    factor = 0.5 + np.random.default_rng().uniform() / 1e3  # kernels that are not on disk yet
+
+    def fit(p: torch.Tensor) -> torch.Tensor:
+        p.grad = None
+        x = p * 1.0
+        for _ in range(60):
+            x = x + (p - x * x * factor) * 0.01
+        loss = (x * x).sum()
+        loss.backward()
+        return loss
+
+    p = torch.tensor(np.linspace(0.5, 1.5, 3), requires_grad=True)
+    call = torch.compile(fit)
+    call(p)
+    program = next(r for replays in call._replays.values() for r in replays).program
+    rolled = [k for k in range(program.count) if program.words[k, 0] == counted_loop()]
+    before = [int(program.words[k, MOVING]) for k in rolled]
+    assert rolled and any(kernel == block_loop() for kernel in program.words[:, 0])
+    assert p.grad is not None
+    expected = call(p).item(), p.grad.tolist()
+    for _ in range(3):
+        call(p)
+    background.wait()
+    assert [int(program.words[k, MOVING]) for k in rolled] < before
+    for _ in range(3):
+        assert (call(p).item(), p.grad.tolist()) == expected
+    torch.set_tier(0)
+    try:
+        assert (fit(p).item(), p.grad.tolist()) == expected
+    finally:
+        torch.set_tier(None)

@@ -84,6 +84,8 @@ class Assembler:
         ] = {}  # slot -> [values that are still needed, offset, bytes] of its loop's buffer
         self.copies: list[tuple[int, int]] | None = None  # ranges to give back after an iteration
         self.in_row: dict[int, int] = {}  # address of a cell in a row -> address of the row
+        # for counted loops: its record, its hot loops' records, and how many rows have to move when all of these are fused
+        self.trims: list[tuple[list[Any], list[list[Any]], int]] = []
         # for reports: slots of a unit, how often it is repeated, its records from first to last, slots it writes to memory
         self.notes: list[tuple[Sequence[int], int, int, int, list[int]]] = []
         self.rolled: list[tuple[int, int, int]] = []  # entries, iterations and bytes of buffers of counted loops

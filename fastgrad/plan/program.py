@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import background
+from ..kernels.loops import MOVING
 from ..kernels.sweep import RECORD_BYTES, WORDS, sweep
 from .assemble import ARENA, BINDING, FIXED, KEPT, OUTPUT, Assembler
 from .memory import fill
@@ -40,6 +41,7 @@ class Program:
         "_numbers",
         "_output_at",
         "_outputs",
+        "_trims",
         "address",
         "arena",
         "arena_bytes",
@@ -107,6 +109,10 @@ class Program:
         self.notes, self.section = assembler.notes, assembler.section
         at = {id(record): row for row, record in enumerate(rows)}
         self.hot = [(at[id(record)] * WORDS, source) for record, source in assembler.loops]  # may move to tier 2
+        self._trims = [
+            ({at[id(x)] * WORDS for x in hot}, at[id(record)] * WORDS + MOVING, moving)
+            for record, hot, moving in assembler.trims
+        ]
 
     def bind(
         self, addresses: Sequence[int], numbers: Sequence[Any], arena: int, outputs: Sequence[int], kept: int
@@ -263,9 +269,17 @@ class Program:
                 program = this()
                 if program is not None:
                     program._flat[place] = address  # one store: a sweep that is running finds one kernel or the other
+                    program._trim(place)
 
             background.request(source, store)
         return [source for _, source in hot]
+
+    def _trim(self, place: int) -> None:
+        """A loop is fused: a counted loop none of whose loops is left moves no rows of theirs any more."""
+        for rest, where, moving in self._trims:
+            rest.discard(place)
+            if not rest:
+                self._flat[where] = moving
 
     def _raise(self) -> None:
         record, position, size = (int(x) for x in self.error_cell)

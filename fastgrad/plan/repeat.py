@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
-from ..kernels.loops import counted_loop
+from ..kernels.loops import CLOSING, block_loop, counted_loop
 from ..kernels.sweep import WORDS
 from .loop import runs_twice
 from .memory import ALIGNMENT, NUMPY, aligned
@@ -61,13 +61,15 @@ def write(emit: Assembler, roll: Roll) -> None:
     for i in (roll.depth, roll.depth + 1):
         emit.records, emit.bodies = [], []
         _iteration(emit, roll, i, copied)
-        written.append((emit.records, emit.bodies))
+        bodies, moving = _sorted(emit.records, emit.bodies)
+        written.append((emit.records, bodies))
     emit.records, emit.bodies = outer
     first = len(emit.bodies)
     rows, advance, gathered = _compare(emit, roll, written, first)
     row_of = {id(record): row for record, row in zip([*written[0][0], *written[0][1]], rows, strict=True)}
     found, emit.loops[loops:] = emit.loops[loops:], []
-    emit.loops += [(row_of[id(record)], source) for record, source in found if id(record) in row_of]
+    hot = [(row_of[id(record)], source) for record, source in found if id(record) in row_of]
+    emit.loops += hot
     emit.bodies += rows
     tables: list[Any] = []
     for word, numbers, offset in gathered:
@@ -76,6 +78,8 @@ def write(emit: Assembler, roll: Roll) -> None:
         counted_loop(), roll.count, ("body", first), len(written[0][0]), emit.table(advance), len(rows),
         _rows(emit, tables) if tables else 0, len(gathered),
     )  # fmt: skip
+    if hot:
+        emit.trims.append((emit.records[-1], [record for record, _ in hot], len(written[0][0]) + moving))
     emit.note(roll.iteration(roll.depth), roll.count, len(emit.records) - 1)
     for slot, times in roll.outside:
         if emit.entries[slot].op not in (tape.SCALAR, tape.CONSTANT):
@@ -83,6 +87,23 @@ def write(emit: Assembler, roll: Roll) -> None:
             emit.remaining[root] -= times - 1
             emit._done(root)
     emit.rolled.append((roll.period, roll.count, stacked))
+
+
+def _sorted(records: list[list[Any]], bodies: list[list[Any]]) -> tuple[list[list[Any]], int]:
+    """The rows behind an iteration's records, those of block loops' bodies last, and the number of the others: when fused kernels
+    have taken the block loops' places, only these have to move. References in the records follow."""
+    last: set[int] = set()
+    for record in (*records, *bodies):
+        if record and record[0] == block_loop():
+            count = record[3] % CLOSING + record[3] // CLOSING
+            last |= set(range(record[2][1], record[2][1] + count))
+    order = [k for k in range(len(bodies)) if k not in last] + sorted(last)
+    place = {old: new for new, old in enumerate(order)}
+    for record in (*records, *bodies):
+        for column, word in enumerate(record):
+            if type(word) is tuple and word[0] == "body":
+                record[column] = ("body", place[word[1]])
+    return [bodies[k] for k in order], len(bodies) - len(last)
 
 
 def _rows(emit: Assembler, words: list[Any]) -> tuple[str, int]:
