@@ -184,12 +184,7 @@ class Tensor:
         if value._storage is None or value._storage.array is None:
             tape.materialize(value)
         tape.flush(tape.local.trace)
-        self._storage, self._offset, self._strides, self._whole = (
-            value._storage,
-            value._offset,
-            value._strides,
-            value._whole,
-        )
+        views.move(self, value)
         self._meta = Signature.of(value._meta.shape, value._meta.dtype, self._meta.requires_grad)
         self._at = STALE
 
@@ -774,7 +769,7 @@ def as_subclass_leaf(cls: type[Tensor], data: Tensor, requires_grad: bool) -> Te
     t: Tensor = tape.blank(STALE, Signature.of(source._meta.shape, source._meta.dtype, requires_grad), cls)
     if requires_grad and not t._meta.dtype.is_floating_point:
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
-    t._storage, t._offset, t._strides, t._whole = source._storage, source._offset, source._strides, source._whole
+    views.move(t, source)
     return t
 
 

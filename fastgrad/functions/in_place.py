@@ -79,7 +79,7 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         if tr.capture is not None:
             tr.capture.fixed.add(storage)
         base = t._base
-        if base is not None and base._whole and base._meta.requires_grad:
+        if base is not None and base._whole and base._meta.requires_grad and base._storage is storage:
             current = tape.slots_of(tr, (base,))[0]  # with the base's history
         whole = _handle(tr, current)
         part = _handle(tr, value_slot)

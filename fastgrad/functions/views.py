@@ -48,11 +48,16 @@ def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 def share(t: Tensor, base: Tensor, strides: tuple[int, ...], offset: int) -> Tensor:
     """Put a tensor on the memory of another."""
-    storage = storage_of(base)
-    t._storage = storage
     t._offset = base._offset + offset
     t._strides = None if is_contiguous(t._meta.shape, strides) else strides
     t._whole = False
+    return join(t, base)
+
+
+def join(t: Tensor, base: Tensor) -> Tensor:
+    """Give a tensor the storage of another. There is no other way to get a second handle on a storage: it knows them all."""
+    storage = storage_of(base)
+    t._storage = storage
     if storage.aliases is None:
         storage.aliases = [weakref.ref(base)]
     elif len(storage.aliases) > storage.alias_limit:
@@ -60,6 +65,21 @@ def share(t: Tensor, base: Tensor, strides: tuple[int, ...], offset: int) -> Ten
         storage.alias_limit = 2 * len(storage.aliases) + 64
     storage.aliases.append(weakref.ref(t))
     return t
+
+
+def leave(t: Tensor) -> None:
+    """A tensor gives up its storage, which goes on with its other handles."""
+    storage = t._storage
+    if storage is not None and storage.aliases is not None:
+        storage.aliases = [r for r in storage.aliases if r() is not None and r() is not t]
+
+
+def move(t: Tensor, source: Tensor) -> None:
+    """Put a tensor on all of what another stands for: storage, offset and strides."""
+    leave(t)
+    t._base = None
+    t._offset, t._strides, t._whole = source._offset, source._strides, source._whole
+    join(t, source)
 
 
 def place(t: Tensor, base: Tensor, strides: tuple[int, ...] | None, offset: int, whole: bool) -> Tensor:
