@@ -10,16 +10,17 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from . import recording as tape
 from .ops.table import Operation
 from .recording import COMPOSITE, Edge, Node, Urgent, apply_scalar, apply_slow, enter, local
 
 _new = object.__new__
-_NUMBERS = (float, int, bool)
 
 
 def tensor_operand(value: Any, name: str) -> Any:
-    """A Tensor from an argument that should be one; NumPy scalars are numbers."""
+    """An argument that must be a Tensor."""
     if isinstance(value, tape.TENSOR):
         return value
     raise TypeError(f"{name}(): argument must be Tensor, not {type(value).__name__}")
@@ -55,8 +56,13 @@ def unary(op: Operation) -> Callable[[Any], Any]:
     return record
 
 
-def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Callable[[Any, Any], Any]:
-    """A recorder for an operation of two tensors, or of a tensor and a number."""
+def binary(
+    op: Operation, swapped: bool = False, otherwise: Callable[..., Any] | None = None
+) -> Callable[[Any, Any], Any]:
+    """A recorder for an operation of two tensors, or of a tensor and a number.
+
+    `otherwise(record, input, other)` answers for an operand that is neither; without it that is a TypeError.
+    """
     code, name = op.code, op.name
 
     def record(input: Any, other: Any) -> Any:
@@ -64,16 +70,15 @@ def binary(op: Operation, swapped: bool = False, operator: bool = False) -> Call
         Tensor = tape.TENSOR
         if not isinstance(other, Tensor):
             kind = type(other)
-            if kind in _NUMBERS:
+            if kind is float or (kind is int and -(1 << 63) <= other < 1 << 64) or kind is bool:
                 if isinstance(input, Tensor):
                     return apply_scalar(op, input, other, swapped)
-                if type(input) in _NUMBERS:
-                    raise TypeError(f"{name}(): at least one argument must be Tensor, got two numbers")
+                raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
             number = as_number(other)
             if number is not None:
                 return record(input, number)
-            if operator:
-                return NotImplemented
+            if otherwise is not None:
+                return otherwise(record, input, other)
             raise TypeError(f"{name}(): argument 'other' must be Tensor or number, not {kind.__name__}")
         if not isinstance(input, Tensor):
             number = as_number(input)
@@ -161,16 +166,17 @@ def _shortcut(tr: Any, key: Any, general: Callable[[Any, Any], Any], input: Any,
 
 
 def as_number(value: Any) -> Any:
-    """The Python number in a NumPy scalar or a subclass of float or int, or None."""
+    """The Python number in a NumPy scalar or a subclass of float or int, or None; OverflowError for more than 64 bits."""
     if isinstance(value, bool):
         return bool(value)
     if isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 64:
+            raise OverflowError(f"int too big to convert: {value} needs more than 64 bits")
         return int(value)
     if isinstance(value, float):
         return float(value)
-    item = getattr(value, "item", None)
-    if item is not None and getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
-        return item()
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return value.item()
     return None
 
 

@@ -1,4 +1,4 @@
-"""Saving and loading: `save` and `load` of tensors and containers of them.
+"""Copies, pickles and files: how tensors are taken apart and put together again; `save` and `load`.
 
 A file is a NumPy archive: the arrays, and a JSON text of the structure around them. Nothing in it is code, so a file from a
 stranger is safe to load. Files are written beside their place and renamed: there is never half a file.
@@ -6,6 +6,8 @@ stranger is safe to load. Files are written beside their place and renamed: ther
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import io
 import json
 import os
@@ -18,16 +20,84 @@ from typing import Any
 import numpy as np
 
 from . import recording as tape
+from .dtypes import dtype as DType
 from .functions.creation import wrap
+from .functions.views import attach
+from .recording import Signature, Storage
+from .tensor import Tensor, as_subclass_leaf
 
 _FORMAT = "fastgrad-1"
 
 
-def rebuild(kind: type, array: np.ndarray, requires_grad: bool) -> Any:
-    """A tensor from its pickled parts."""
-    t = wrap(np.array(array, order="C"), requires_grad)
-    t.__class__ = kind
+# ---- pickles and copies
+
+
+def _reduce_storage(storage: Storage) -> tuple[Any, ...]:
+    return _rebuild_storage, (np.array(storage.array.reshape(-1), order="C", copy=True),)
+
+
+def _rebuild_storage(array: np.ndarray) -> Storage:
+    return Storage(array, array.ctypes.data, array.size, array.nbytes)
+
+
+copyreg.pickle(Storage, _reduce_storage)  # so tensors that share memory share it in a pickle or a deep copy, too
+
+
+def _place(t: Tensor) -> tuple[Any, ...]:
+    """A tensor as what `_rebuild_tensor` wants after class and storage."""
+    meta = t._meta
+    return meta.dtype, meta.shape, t._strides, t._offset, t._whole, t.requires_grad
+
+
+def _rebuild_tensor(
+    kind: type[Tensor], storage: Storage, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | None, offset: int,
+    whole: bool, requires_grad: bool,
+) -> Tensor:  # fmt: skip
+    t = tape.blank(tape.STALE, Signature.of(tuple(shape), dtype, requires_grad), kind)
+    if not whole:
+        t._whole, t._strides, t._offset = False, strides, offset
+    attach(t, storage)
     return t
+
+
+def _own(t: Tensor) -> dict[str, Any]:
+    """The attributes that a user has given to a tensor."""
+    return {name: value for name, value in t.__dict__.items() if not hasattr(tape.TENSOR, name)}
+
+
+def reduce_tensor(t: Tensor) -> tuple[Any, ...]:
+    """A tensor for pickle: its memory, which tensors pickled with it share as they do now, and its place in it."""
+    t._materialize()
+    made = (_rebuild_tensor, (type(t), t._storage, *_place(t)))
+    own = _own(t)
+    return (*made, own) if own else made
+
+
+def same_memory(t: Tensor) -> Tensor:
+    """What `copy.copy` makes: another leaf on the same memory."""
+    made = as_subclass_leaf(type(t), t, t.requires_grad)
+    made.__dict__.update(_own(t))
+    return made
+
+
+def deep_copy(t: Tensor, memo: dict[int, Any]) -> Tensor:
+    """What `copy.deepcopy` makes of a leaf: its memory, with those who share it, its gradient and its attributes, all copied."""
+    found: Tensor | None = memo.get(id(t))
+    if found is not None:
+        return found
+    if not t.is_leaf:
+        raise RuntimeError(
+            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment. "
+            "Use .detach() first."
+        )
+    t._materialize()
+    made = memo[id(t)] = _rebuild_tensor(type(t), copy.deepcopy(t._storage, memo), *_place(t))
+    made._grad = copy.deepcopy(t._grad, memo)
+    made.__dict__.update(copy.deepcopy(_own(t), memo))
+    return made
+
+
+# ---- files
 
 
 def _pack(value: Any, arrays: list[np.ndarray]) -> Any:

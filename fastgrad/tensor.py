@@ -8,19 +8,17 @@ read lies in slots, which `recording.blank` fills; what is rarely set has the cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from sys import getrefcount
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import recording as tape
-from .devices import CPU, device
-from .dispatch import binary, pair
+from .devices import CPU, check_device, device
 from .dtypes import bool_, dtype, float32, float64, int32, int64, uint8
-from .functions import creation, in_place, indexing, pointwise, products, reductions, shapes, views
-from .ops import arrays
-from .ops import elementwise as e
+from .functions import creation, pointwise, reductions, shapes, views
+from .methods import Methods
+from .protocols import Protocols, shared_by_numpy
 from .recording import STALE, Signature, Storage
 
 
@@ -49,7 +47,7 @@ class Removable:
         self._hooks.pop(self._key, None)
 
 
-class Tensor:
+class Tensor(Protocols, Methods):
     """A multi-dimensional array that records what is done with it, for gradients.
 
     >>> x = fastgrad.tensor([1.0, 2.0], requires_grad=True)
@@ -77,17 +75,20 @@ class Tensor:
     _writes: int = 0
     _number: tuple[Any, ...] | None = None  # what a Python number on the tape is made of
     _followed: int = -1  # the epoch in which the trace lists it although no entry made it
-    __array_priority__ = 1000
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
+    def __new__(cls, *args: Any, device: Any = None) -> Tensor:
         """`Tensor(data)` or `Tensor(sizes...)`, always of the default type; `fastgrad.tensor` is the usual way."""
-        if len(args) == 1 and not isinstance(args[0], int):
-            made = creation.tensor(args[0], dtype=kwargs.get("dtype") or creation.get_default_dtype())
-        elif args:
-            made = creation.zeros(*args)
-        else:
-            made = creation.zeros(0)
-        return made
+        check_device(device)
+        if len(args) == 1 and not hasattr(args[0], "__index__"):
+            if not hasattr(args[0], "__len__"):
+                raise TypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
+            return creation.tensor(args[0], dtype=creation.get_default_dtype())
+        if len(args) == 1 and isinstance(args[0], (Tensor, np.ndarray)):
+            data = creation.as_tensor(args[0])
+            if data.dtype is not creation.get_default_dtype():
+                raise TypeError(f"expected {creation.get_default_dtype()} (got {data.dtype})")
+            return views.alias(data)
+        return creation.zeros(*args) if args else creation.zeros(0)
 
     # ---- what it is
 
@@ -264,146 +265,6 @@ class Tensor:
         """Whether the elements are floating-point numbers."""
         return self._meta.dtype.is_floating_point
 
-    # ---- observation
-
-    def _materialize(self) -> None:
-        """Make sure that the memory holds the value."""
-        storage = self._storage
-        if storage is None or storage.array is None:
-            tr = tape.local.trace
-            if tr.capture is not None:
-                tr.capture.refuse("reading a tensor's value")
-            tape.materialize(self)
-        else:
-            tr = tape.local.trace
-            if storage in tr.written:
-                if tr.capture is not None:
-                    tr.capture.refuse("reading a tensor's value")
-                tape.flush(tr)
-
-    def _view_of_memory(self) -> np.ndarray:
-        """A NumPy view of the elements."""
-        tr = tape.local.trace
-        if tr.capture is not None:
-            tr.capture.refuse("reading a tensor's value")
-        self._materialize()
-        meta, storage = self._meta, self._storage
-        flat = storage.array.reshape(-1)
-        if self._whole:
-            return flat.reshape(meta.shape)
-        size = meta.dtype.itemsize
-        if flat.dtype != meta.dtype.numpy:
-            flat = flat[: flat.nbytes // size * size].view(meta.dtype.numpy)
-        strides = tuple([s * size for s in views.strides_of(self)])
-        return np.lib.stride_tricks.as_strided(flat[self._offset :] if meta.numel else flat, meta.shape, strides)
-
-    def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The elements as a NumPy array that shares the memory: writes are seen on both sides."""
-        if self._meta.requires_grad and not force:
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        array = self._view_of_memory()
-        tape.protect({self._storage: 0})
-        self._storage.shared = True
-        tr = tape.local.trace
-        if self._storage in tr.entered:
-            tape.flush(tr)  # what was recorded reads the memory before its new holder can write to it
-        return array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        return array if dtype is None else array.astype(dtype)
-
-    def item(self) -> Any:
-        """The only element, as a Python number."""
-        meta = self._meta
-        if meta.numel != 1:
-            raise RuntimeError(f"a Tensor with {meta.numel} elements cannot be converted to Scalar")
-        if self._storage is not None and self._whole and self._storage.array is not None:
-            tr = tape.local.trace
-            if tr.capture is None and self._storage not in tr.written:
-                return self._storage.array.item()
-        return self._view_of_memory().item()
-
-    def tolist(self) -> Any:
-        """The elements as nested lists of Python numbers."""
-        return self._view_of_memory().tolist()
-
-    def _number_of_one(self) -> Any:
-        if self._meta.numel != 1:
-            raise ValueError("only one element tensors can be converted to Python scalars")
-        return self.item()
-
-    def __float__(self) -> float:
-        return float(self._number_of_one())
-
-    def __int__(self) -> int:
-        return int(self._number_of_one())
-
-    def __complex__(self) -> complex:
-        return complex(self._number_of_one())
-
-    def __bool__(self) -> bool:
-        if self._meta.numel != 1:
-            if self._meta.numel == 0:
-                raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
-            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
-        tr = tape.local.trace
-        if tr.capture is not None:
-            return tr.capture.guard(self)
-        return bool(self.item())
-
-    def __index__(self) -> int:
-        if self._meta.dtype.is_floating_point or self._meta.numel != 1:
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.item())
-
-    def __len__(self) -> int:
-        if not self._meta.shape:
-            raise TypeError("len() of a 0-d tensor")
-        return self._meta.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if not self._meta.shape:
-            raise TypeError("iteration over a 0-d tensor")
-        return iter(shapes.unbind(self, 0))
-
-    def __contains__(self, value: Any) -> bool:
-        return bool((self == value).any())
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self.ndim == 0 and spec else repr(self)
-
-    def __repr__(self) -> str:
-        from .printing import tensor_text
-
-        return tensor_text(self)
-
-    __hash__ = object.__hash__
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from .serialize import rebuild
-
-        return rebuild, (type(self), self.detach().clone().numpy().copy(), self.requires_grad and self.is_leaf)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if not self.is_leaf:
-            raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment. "
-                "Use .detach() first."
-            )
-        made = creation.wrap(self.detach()._view_of_memory().copy(order="C"), self._meta.requires_grad)
-        made.__class__ = type(self)
-        if self._grad is not None:
-            made._grad = self._grad.__deepcopy__(memo)
-        memo[id(self)] = made
-        return made
-
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        return self.numpy().__dlpack__(**kwargs)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
-
     # ---- gradients
 
     def backward(
@@ -565,194 +426,6 @@ class Tensor:
         """A number in this tensor's type."""
         return creation.full(size, fill_value, dtype=dtype or self.dtype, requires_grad=requires_grad)
 
-    # ---- operators
-
-    __add__ = binary(e.add, operator=True)
-    __radd__ = binary(e.add, swapped=True, operator=True)
-    __sub__ = binary(e.sub, operator=True)
-    __rsub__ = binary(e.sub, swapped=True, operator=True)
-    __mul__ = binary(e.mul, operator=True)
-    __rmul__ = binary(e.mul, swapped=True, operator=True)
-    __truediv__ = binary(e.div, operator=True)
-    __rtruediv__ = binary(e.div, swapped=True, operator=True)
-    __floordiv__ = binary(e.floor_divide, operator=True)
-    __rfloordiv__ = binary(e.floor_divide, swapped=True, operator=True)
-    __mod__ = binary(e.remainder, operator=True)
-    __rmod__ = binary(e.remainder, swapped=True, operator=True)
-    __lt__ = binary(e.lt, operator=True)
-    __le__ = binary(e.le, operator=True)
-    __gt__ = binary(e.gt, operator=True)
-    __ge__ = binary(e.ge, operator=True)
-    __eq__ = binary(e.eq, operator=True)  # type: ignore[assignment]
-    __ne__ = binary(e.ne, operator=True)  # type: ignore[assignment]
-    __and__ = binary(e.bitwise_and, operator=True)
-    __or__ = binary(e.bitwise_or, operator=True)
-    __xor__ = binary(e.bitwise_xor, operator=True)
-    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
-    __pow__ = pointwise.pow
-    __neg__ = pointwise.neg
-    __abs__ = pointwise.abs
-    __invert__ = pointwise.invert
-    __matmul__ = pair(arrays.matmul, products.matmul)
-    __getitem__ = indexing.getitem
-    __setitem__ = indexing.setitem
-
-    def __pos__(self) -> Tensor:
-        return self
-
-    def __rpow__(self, base: Any) -> Tensor:
-        return pointwise.pow(base, self)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return products.matmul(creation.as_tensor(other), self)
-
-    __iadd__, __isub__ = in_place.add_, in_place.sub_
-    __imul__, __itruediv__ = in_place.mul_, in_place.div_
-    __ipow__, __imod__, __ifloordiv__ = in_place.pow_, in_place.remainder_, in_place.floor_divide_
-
-    # ---- the functions, as methods
-
-    add, sub, mul, div = pointwise.add, pointwise.sub, pointwise.mul, pointwise.div
-    subtract, multiply, divide, true_divide = pointwise.sub, pointwise.mul, pointwise.div, pointwise.div
-    floor_divide, remainder, pow = pointwise.floor_divide, pointwise.remainder, pointwise.pow
-    neg, negative, abs, absolute, sign = pointwise.neg, pointwise.neg, pointwise.abs, pointwise.abs, pointwise.sign
-    exp, exp2, expm1 = pointwise.exp, pointwise.exp2, pointwise.expm1
-    log, log2, log10, log1p = pointwise.log, pointwise.log2, pointwise.log10, pointwise.log1p
-    sqrt, rsqrt, square, reciprocal = pointwise.sqrt, pointwise.rsqrt, pointwise.square, pointwise.reciprocal
-    sin, cos, tan, tanh = pointwise.sin, pointwise.cos, pointwise.tan, pointwise.tanh
-    asin, acos, atan, atan2 = pointwise.asin, pointwise.acos, pointwise.atan, pointwise.atan2
-    arcsin, arccos, arctan, arctan2 = pointwise.asin, pointwise.acos, pointwise.atan, pointwise.atan2
-    sinh, cosh, hypot, sinc = pointwise.sinh, pointwise.cosh, pointwise.hypot, pointwise.sinc
-    asinh, acosh, atanh = pointwise.asinh, pointwise.acosh, pointwise.atanh
-    arcsinh, arccosh, arctanh = pointwise.asinh, pointwise.acosh, pointwise.atanh
-    logaddexp, xlogy = pointwise.logaddexp, pointwise.xlogy
-    deg2rad, rad2deg = pointwise.deg2rad, pointwise.rad2deg
-    sigmoid, relu, erf = pointwise.sigmoid, pointwise.relu, pointwise.erf
-    erfc, erfinv = pointwise.erfc, pointwise.erfinv
-    floor, ceil, trunc, round = pointwise.floor, pointwise.ceil, pointwise.trunc, pointwise.round
-    isnan, isfinite, isinf = pointwise.isnan, pointwise.isfinite, pointwise.isinf
-    logical_not, logical_and = pointwise.logical_not, pointwise.logical_and
-    logical_or, logical_xor = pointwise.logical_or, pointwise.logical_xor
-    eq, ne, lt, le, gt, ge = pointwise.eq, pointwise.ne, pointwise.lt, pointwise.le, pointwise.gt, pointwise.ge
-    maximum, minimum = pointwise.maximum, pointwise.minimum
-    clamp, clip, clamp_min, clamp_max = pointwise.clamp, pointwise.clamp, pointwise.clamp_min, pointwise.clamp_max
-    lerp, addcmul, addcdiv = pointwise.lerp, pointwise.addcmul, pointwise.addcdiv
-    isclose, allclose, equal = pointwise.isclose, pointwise.allclose, pointwise.equal
-    bitwise_not = pointwise.invert
-
-    sum, mean, prod = reductions.sum, reductions.mean, reductions.prod
-    max, min, amax, amin = reductions.max, reductions.min, reductions.amax, reductions.amin
-    argmax, argmin, var, std = reductions.argmax, reductions.argmin, reductions.var, reductions.std
-    all, any, logsumexp, norm, cumsum = (
-        reductions.all,
-        reductions.any,
-        reductions.logsumexp,
-        reductions.norm,
-        reductions.cumsum,
-    )
-
-    reshape, view, flatten = shapes.reshape, shapes.view_as_shape, shapes.flatten
-    squeeze, unsqueeze, permute = shapes.squeeze, shapes.unsqueeze, shapes.permute
-    transpose, swapaxes, t, movedim = shapes.transpose, shapes.transpose, shapes.t, shapes.movedim
-    expand, expand_as, view_as, repeat, tile = (
-        shapes.expand,
-        shapes.expand_as,
-        shapes.view_as,
-        shapes.repeat,
-        shapes.tile,
-    )
-    contiguous, clone, narrow, split, chunk = (
-        shapes.contiguous,
-        shapes.clone,
-        shapes.narrow,
-        shapes.split_method,
-        shapes.chunk,
-    )
-    unbind, select, tril, triu, flip = shapes.unbind, shapes.select, shapes.tril, shapes.triu, shapes.flip
-
-    matmul, mm, bmm, mv, dot = products.matmul, products.mm, products.bmm, products.mv, products.dot
-    outer, ger, addmm, trace, diagonal, diag = (
-        products.outer,
-        products.outer,
-        products.addmm,
-        products.trace,
-        products.diagonal,
-        products.diag,
-    )
-
-    gather, scatter, scatter_add = indexing.gather, indexing.scatter, indexing.scatter_add
-    index_select, index_add, index_copy, index_fill = (
-        indexing.index_select,
-        indexing.index_add,
-        indexing.index_copy,
-        indexing.index_fill,
-    )
-    masked_fill, masked_select, nonzero, take = (
-        indexing.masked_fill,
-        indexing.masked_select,
-        indexing.nonzero,
-        indexing.take,
-    )
-    topk, sort, argsort, unique = indexing.topk, indexing.sort, indexing.argsort, indexing.unique
-    repeat_interleave, bernoulli, multinomial = (
-        indexing.repeat_interleave,
-        creation.bernoulli,
-        creation.multinomial,
-    )
-
-    add_, sub_, mul_, div_, pow_, neg_ = (
-        in_place.add_,
-        in_place.sub_,
-        in_place.mul_,
-        in_place.div_,
-        in_place.pow_,
-        in_place.neg_,
-    )
-    abs_, exp_, log_, sqrt_, square_ = in_place.abs_, in_place.exp_, in_place.log_, in_place.sqrt_, in_place.square_
-    reciprocal_, tanh_, sigmoid_, relu_ = (
-        in_place.reciprocal_,
-        in_place.tanh_,
-        in_place.sigmoid_,
-        in_place.relu_,
-    )
-    sin_, cos_, floor_, ceil_ = in_place.sin_, in_place.cos_, in_place.floor_, in_place.ceil_
-    clamp_, clamp_min_, clamp_max_ = in_place.clamp_, in_place.clamp_min_, in_place.clamp_max_
-    addcmul_, addcdiv_, lerp_, remainder_ = (
-        in_place.addcmul_,
-        in_place.addcdiv_,
-        in_place.lerp_,
-        in_place.remainder_,
-    )
-    copy_, fill_, zero_ = in_place.copy_, in_place.fill_, in_place.zero_
-    uniform_, normal_, bernoulli_, random_ = (
-        in_place.uniform_,
-        in_place.normal_,
-        in_place.bernoulli_,
-        in_place.random_,
-    )
-    masked_fill_ = in_place.writer("masked_fill_", indexing.masked_fill)
-    scatter_ = in_place.writer("scatter_", indexing.scatter)
-    scatter_add_ = in_place.writer("scatter_add_", indexing.scatter_add)
-    index_add_ = in_place.writer("index_add_", indexing.index_add)
-    index_copy_ = in_place.writer("index_copy_", indexing.index_copy)
-    index_fill_ = in_place.writer("index_fill_", indexing.index_fill)
-
-    def where(self, condition: Tensor, other: Any) -> Tensor:
-        """Own elements where the condition is true, else those of `other`."""
-        return pointwise.where(condition, self, other)
-
-    def softmax(self, dim: Any, dtype: Any = None) -> Tensor:
-        """See `fastgrad.nn.functional.softmax`."""
-        from .nn.functional import softmax
-
-        return softmax(self, dim, dtype=dtype)
-
-    def log_softmax(self, dim: Any, dtype: Any = None) -> Tensor:
-        """See `fastgrad.nn.functional.log_softmax`."""
-        from .nn.functional import log_softmax
-
-        return log_softmax(self, dim, dtype=dtype)
-
 
 def handle(meta: Signature, storage: Storage | None) -> Tensor:
     """A tensor on existing memory."""
@@ -773,29 +446,6 @@ def as_subclass_leaf(cls: type[Tensor], data: Tensor, requires_grad: bool) -> Te
     return t
 
 
-def _shared_by_numpy(storage: Storage) -> bool:
-    """Whether an array outside of the library still holds the memory."""
-    held, owner, references = _references(storage)
-    if not isinstance(owner, np.ndarray) or owner.base is not None:
-        return True
-    own = owner is held
-    storage.shared = references[0] > _ALONE[own][0] or references[1] > _ALONE[own][1]
-    return storage.shared
-
-
-def _references(storage: Storage) -> tuple[Any, Any, tuple[int, int]]:
-    """The storage's array, the array that owns its memory, and how often each is referred to."""
-    held = owner = storage.array
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    return held, owner, (getrefcount(held), getrefcount(owner))
-
-
-_ALONE = {
-    True: _references(Storage(np.empty(1), 0, 1, 8))[2],
-    False: _references(Storage(np.empty(16, np.uint8)[8:].view(np.float64), 0, 1, 8))[2],
-}
-
 tape.TENSOR = Tensor
-tape.exported = _shared_by_numpy
+tape.exported = shared_by_numpy
 tape.snapshot = lambda t: creation.wrap(np.array(t._view_of_memory(), order="C", copy=True), t._meta.requires_grad)

@@ -145,9 +145,6 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     return _round(input * 10.0**decimals) / 10.0**decimals
 
 
-_pow = binary(e.pow)
-
-
 _POWERS: dict[float, Callable[[Any], Any]] = {
     1: lambda a: _mul(a, 1),
     2: square,
@@ -164,20 +161,28 @@ def _special_power(input: Tensor, exponent: float) -> Tensor:
     return _POWERS[exponent](input)
 
 
-def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
-    """`input ** exponent`, either of them a tensor; small integer and half powers are products and roots."""
-    kind = exponent.__class__
-    if (kind is int or kind is float or isinstance(exponent, (int, float))) and isinstance(input, tape.TENSOR):
-        if input._meta.dtype.category == FLOAT:
-            if exponent == 2:
-                return square(input)
-            if exponent in _POWERS:
-                return _special_power(input, float(exponent))
-        elif exponent == 1:
-            return _mul(input, exponent)
-        elif exponent < 0 and isinstance(exponent, int):
-            raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
-    return _pow(input, exponent)
+def power(record: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """`pow` upon a recorder of the general power."""
+
+    def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
+        """`input ** exponent`, either of them a tensor; small integer and half powers are products and roots."""
+        kind = exponent.__class__
+        if (kind is int or kind is float or isinstance(exponent, (int, float))) and isinstance(input, tape.TENSOR):
+            if input._meta.dtype.category == FLOAT:
+                if exponent == 2:
+                    return square(input)
+                if exponent in _POWERS:
+                    return _special_power(input, float(exponent))
+            elif exponent == 1:
+                return _mul(input, exponent)
+            elif exponent < 0 and isinstance(exponent, int):
+                raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
+        return record(input, exponent)
+
+    return pow
+
+
+pow = power(binary(e.pow))
 
 
 def clamp(input: Tensor, min: Tensor | Number | None = None, max: Tensor | Number | None = None) -> Tensor:

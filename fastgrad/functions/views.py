@@ -55,7 +55,7 @@ def share(t: Tensor, base: Tensor, strides: tuple[int, ...], offset: int) -> Ten
 
 
 def join(t: Tensor, base: Tensor) -> Tensor:
-    """Give a tensor the storage of another. There is no other way to get a second handle on a storage: it knows them all."""
+    """Give a tensor the storage of another. But for `attach` there is no way to get a second handle: a storage knows them all."""
     storage = storage_of(base)
     t._storage = storage
     if storage.aliases is None:
@@ -64,6 +64,13 @@ def join(t: Tensor, base: Tensor) -> Tensor:
         storage.aliases = [r for r in storage.aliases if r() is not None]
         storage.alias_limit = 2 * len(storage.aliases) + 64
     storage.aliases.append(weakref.ref(t))
+    return t
+
+
+def attach(t: Tensor, storage: Storage) -> Tensor:
+    """Make a tensor the first handle of a storage, or another one."""
+    t._storage = storage
+    storage.aliases = [*(storage.aliases or ()), weakref.ref(t)]
     return t
 
 
