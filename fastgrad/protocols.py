@@ -172,8 +172,11 @@ class Protocols:
     # ---- NumPy
 
     def numpy(self: Any, *, force: bool = False) -> np.ndarray:
-        """The elements as a NumPy array that shares the memory: writes are seen on both sides."""
-        if self._meta.requires_grad and not force:
+        """The elements as a NumPy array that shares the memory: writes are seen on both sides.
+
+        RuntimeError for a tensor that requires a gradient, unless the grad mode is off or with `force`.
+        """
+        if self._meta.requires_grad and not force and tape.local.trace.grad_enabled:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         array = self._view_of_memory()
         tape.protect({self._storage: 0})
