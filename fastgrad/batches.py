@@ -14,7 +14,7 @@ from . import compiled
 from . import recording as tape
 from .dtypes import from_numpy_dtype
 from .execute import new_bytes, protect
-from .functions.creation import Generator
+from .functions.random import Generator
 from .kernels import epochs as kernel
 from .plan.program import PIECE
 from .recording import statistics

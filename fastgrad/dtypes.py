@@ -72,8 +72,6 @@ def to_dtype(value: Any) -> dtype:
     """A `dtype` from itself, a Python type or anything NumPy reads as a type."""
     if isinstance(value, dtype):
         return value
-    if value is float:
-        return _default
     if value in _PYTHON:
         return _PYTHON[value]
     try:
@@ -84,8 +82,12 @@ def to_dtype(value: Any) -> dtype:
 
 def from_numpy_dtype(d: np.dtype) -> dtype:
     """The `dtype` of a NumPy array's elements."""
-    found = _NUMPY.get(d.newbyteorder("=") if d.byteorder == ">" else d)
-    if found is None or d.byteorder == ">":
+    if not d.isnative:
+        raise ValueError(
+            f"given numpy array has a byte order different from the native one ({d}); convert it with .astype()"
+        )
+    found = _NUMPY.get(d)
+    if found is None:
         raise TypeError(
             f"can't convert np.ndarray of type {d}. The only supported types are: "
             + ", ".join(x.name for x in reversed(ALL))

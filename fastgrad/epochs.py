@@ -20,7 +20,8 @@ from . import recording as tape
 from .batches import Plan, address_of, first
 from .dtypes import from_numpy_dtype, get_default_dtype
 from .execute import new_bytes
-from .functions.creation import Generator, default_generator, permute, wrap
+from .functions.creation import wrap
+from .functions.random import Generator, default_generator, permute
 from .interrupts import CtrlC
 from .kernels import epochs as kernel
 from .kernels.random import permutation_kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .functions import creation, in_place, indexing, operators, pointwise, products, reductions, shapes
+from .functions import in_place, indexing, operators, pointwise, products, random, reductions, shapes
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -124,8 +124,8 @@ class Methods:
     topk, sort, argsort, unique = indexing.topk, indexing.sort, indexing.argsort, indexing.unique
     repeat_interleave, bernoulli, multinomial = (
         indexing.repeat_interleave,
-        creation.bernoulli,
-        creation.multinomial,
+        random.bernoulli,
+        random.multinomial,
     )
 
     add_, sub_, mul_, div_, pow_, neg_ = (

@@ -165,7 +165,7 @@ def save(obj: Any, f: str | os.PathLike[str] | io.IOBase) -> None:
         raise
 
 
-def load(f: Any, map_location: Any = None, *, weights_only: bool = True, **_: Any) -> Any:
+def load(f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None) -> Any:
     """Read what `save` wrote. ValueError for a file of another kind."""
     try:
         archive = np.load(f, allow_pickle=False)

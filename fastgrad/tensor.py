@@ -79,15 +79,14 @@ class Tensor(Protocols, Methods):
     def __new__(cls, *args: Any, device: Any = None) -> Tensor:
         """`Tensor(data)` or `Tensor(sizes...)`, always of the default type; `fastgrad.tensor` is the usual way."""
         check_device(device)
-        if len(args) == 1 and not hasattr(args[0], "__index__"):
-            if not hasattr(args[0], "__len__"):
-                raise TypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
-            return creation.tensor(args[0], dtype=creation.get_default_dtype())
-        if len(args) == 1 and isinstance(args[0], (Tensor, np.ndarray)):
-            data = creation.as_tensor(args[0])
-            if data.dtype is not creation.get_default_dtype():
-                raise TypeError(f"expected {creation.get_default_dtype()} (got {data.dtype})")
-            return views.alias(data)
+        if len(args) == 1:
+            data = args[0]
+            if isinstance(data, Tensor):
+                return views.alias(data)
+            if isinstance(data, np.ndarray) or not (isinstance(data, Size) or hasattr(data, "__index__")):
+                if not hasattr(data, "__len__"):
+                    raise TypeError(f"new(): data must be a sequence (got {type(data).__name__})")
+                return creation.tensor(data, dtype=creation.get_default_dtype())
         return creation.zeros(*args) if args else creation.zeros(0)
 
     # ---- what it is
@@ -408,23 +407,32 @@ class Tensor(Protocols, Methods):
         """Itself."""
         return self
 
-    def new_tensor(self, data: Any, *, dtype: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
         """A tensor of data in this one's type."""
-        return creation.tensor(data, dtype=dtype or self.dtype, requires_grad=requires_grad)
+        return creation.tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-    def new_zeros(self, *size: Any, dtype: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_zeros(
+        self, *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         """Zeros in this tensor's type."""
-        return creation.zeros(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
+        dtype = dtype or self.dtype
+        return creation.zeros(*sizes, size=size, dtype=dtype, device=device, requires_grad=requires_grad)
 
-    def new_ones(self, *size: Any, dtype: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_ones(
+        self, *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         """Ones in this tensor's type."""
-        return creation.ones(*size, dtype=dtype or self.dtype, requires_grad=requires_grad)
+        dtype = dtype or self.dtype
+        return creation.ones(*sizes, size=size, dtype=dtype, device=device, requires_grad=requires_grad)
 
     new_empty = new_zeros
 
-    def new_full(self, size: Any, fill_value: Any, *, dtype: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_full(
+        self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         """A number in this tensor's type."""
-        return creation.full(size, fill_value, dtype=dtype or self.dtype, requires_grad=requires_grad)
+        dtype = dtype or self.dtype
+        return creation.full(size, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def handle(meta: Signature, storage: Storage | None) -> Tensor:

@@ -15,6 +15,7 @@ from fastgrad.kernels import vmath
 from fastgrad.kernels.native import float32_at, float64_at, int32_at, int64_at, sqrt, uint8_at
 
 WEYL, MIX1, MIX2 = uint64(0x9E3779B97F4A7C15), uint64(0xBF58476D1CE4E5B9), uint64(0x94D049BB133111EB)
+LOWER = uint64(0xFFFFFFFF)
 
 def kernel(record):
     n, y = uintp(record[1]), {at}(record[2])
@@ -40,7 +41,11 @@ _VALUES = {
         v = float64(int64(w >> uint64(11))) * 1.1102230246251565e-16
         x = low + high * (sqrt(-2.0 * vmath.log_f64(1.0 - u)) * vmath.cos_f64(6.283185307179586 * v))""",
     "bernoulli": "        x = 1 if u < low else 0",
-    "integers": "        x = low + int64(u * float64(high - low))",
+    "integers": """        r = uint64(high) - uint64(low)  # the upper word of z * r: every width of range has equal chances
+        z1, z0, r1, r0 = z >> uint64(32), z & LOWER, r >> uint64(32), r & LOWER
+        middle = z1 * r0 + ((z0 * r0) >> uint64(32))
+        carried = z0 * r1 + (middle & LOWER)
+        x = int64(uint64(low) + z1 * r1 + (middle >> uint64(32)) + (carried >> uint64(32)))""",
 }
 
 

@@ -1,13 +1,12 @@
-"""Tensors from data, from sizes and from random numbers.
+"""Tensors from data and from sizes.
 
-Data is copied or wrapped at once. Filled and random tensors are entries on the tape like any other, so that compiled steps
-contain them; a random entry draws from its generator's counter (see `kernels/random.py`).
+Data is copied or wrapped at once. Filled tensors are entries on the tape like any other, so that compiled steps contain them.
 """
 
 from __future__ import annotations
 
 import math
-import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +14,14 @@ import numpy as np
 from .. import dtypes
 from .. import recording as tape
 from ..devices import check_device
+from ..dispatch import tensor_operand
 from ..dtypes import dtype as dtype_
 from ..dtypes import from_numpy_dtype, get_default_dtype, int64, to_dtype
-from ..kernels.random import permutation_kernel
-from ..kernels.sweep import WORDS, sweep
 from ..ops import arrays
 from ..ops.table import CONVERT
-from ..recording import Signature, Storage, count
+from ..recording import Signature, Storage
+from .arguments import fit, integer, number
+from .data import array_of
 from .ranges import evenly, progression
 
 if TYPE_CHECKING:
@@ -48,66 +48,26 @@ def _check_grad(kind: dtype_, requires_grad: bool) -> None:
         raise RuntimeError(f"Only Tensors of floating point and complex dtype can require gradients (got {kind})")
 
 
-def _array(data: Any, kind: dtype_ | None) -> np.ndarray:
-    """A fresh C-contiguous array of data in a supported type."""
-    if isinstance(data, tape.TENSOR):
-        data = data.detach().numpy()
-    if isinstance(data, (np.ndarray, np.generic)):
-        array = np.asarray(data)
-    else:
-        array = np.asarray(_plain(data))
-        if array.dtype == object:
-            raise _ragged(data)
-        if kind is None:
-            kind = _inferred(array)
-    if kind is None:
-        kind = from_numpy_dtype(array.dtype)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"can't convert data of type {array.dtype} to a tensor")
-    with np.errstate(all="ignore"):
-        return np.array(array, dtype=kind.numpy, order="C", copy=True)
-
-
-def _plain(data: Any) -> Any:
-    """Nested sequences with their tensors as numbers or arrays."""
-    if isinstance(data, tape.TENSOR):
-        return data.detach().numpy()
-    if isinstance(data, (list, tuple)):
-        data = [_plain(x) for x in data]
-        nested = [isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.ndim > 0) for x in data]
-        if len({len(x) if deeper else None for x, deeper in zip(data, nested, strict=True)}) > 1:
-            raise _ragged(data)
-    elif isinstance(data, str) or data is None or isinstance(data, (dict, set)):
-        raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
-    return data
-
-
-def _ragged(data: Any) -> ValueError:
-    return ValueError(
-        f"tensor(): the sequences in the data have different lengths, or hold something else than numbers: {str(data)[:60]}"
-    )
-
-
-def _inferred(array: np.ndarray) -> dtype_:
-    kind = array.dtype.kind
-    if array.size == 0 or kind == "f":
-        return get_default_dtype()
-    return dtypes.bool_ if kind == "b" else int64
-
-
 def tensor(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
 ) -> Tensor:
     """A tensor with a copy of the data: numbers, nested sequences, arrays or tensors.
 
-    Python floats become float32 (the default type), integers int64; NumPy arrays keep their type.
+    Python floats become float32 (the default type), integers int64; NumPy's arrays and scalars keep their type. ValueError for
+    sequences of different lengths, RuntimeError for numbers that the dtype cannot hold, TypeError or RuntimeError for what is none.
 
     >>> fastgrad.tensor([[1, 2], [3, 4]])
     tensor([[1, 2],
             [3, 4]])
     """
     check_device(device)
-    array = _array(data, None if dtype is None else to_dtype(dtype))
+    if isinstance(data, tape.TENSOR) and not data._meta.weak:  # a weak one is a number while `compile` records
+        warnings.warn(
+            "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() or "
+            "sourceTensor.detach().clone().requires_grad_(True), rather than fastgrad.tensor(sourceTensor).",
+            stacklevel=2,
+        )
+    array = array_of(data, None if dtype is None else to_dtype(dtype))
     _check_grad(from_numpy_dtype(array.dtype), requires_grad)
     return wrap(array, requires_grad)
 
@@ -118,16 +78,26 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     kind = None if dtype is None else to_dtype(dtype)
     if isinstance(data, tape.TENSOR):
         return data if kind is None or data.dtype is kind else data.to(kind)
-    if isinstance(data, np.ndarray) and (kind is None or kind.numpy == data.dtype) and data.dtype.isnative:
+    if isinstance(data, np.ndarray) and (kind is None or kind.numpy == data.dtype):
         return from_numpy(data)
-    return wrap(_array(data, kind))
+    return wrap(array_of(data, kind))
 
 
-asarray = as_tensor
+def asarray(
+    obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of the object, on its memory unless `copy` is True; with False a copy that cannot be avoided is a ValueError."""
+    made = as_tensor(obj, dtype, device)
+    shares = made is obj or (isinstance(obj, np.ndarray) and np.shares_memory(obj, made.detach().numpy()))
+    if copy is False and not shares:
+        raise ValueError("can't alias tensor with dtype or arbitrary sequence without a copy")
+    if made is obj and obj.requires_grad and not requires_grad:
+        made = obj.detach()
+    return finish(made.clone() if copy and shares else made, requires_grad)
 
 
 def from_numpy(ndarray: np.ndarray) -> Tensor:
-    """A tensor on an array's own memory: writes are seen on both sides."""
+    """A tensor on an array's own memory: writes are seen on both sides. An array that is not writable is copied, with a warning."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
     kind = from_numpy_dtype(ndarray.dtype)
@@ -139,8 +109,8 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     if any([s % ndarray.itemsize for s in ndarray.strides]) or not ndarray.flags.aligned:
         raise ValueError("given numpy array strides not a multiple of the element byte size. Copy array to avoid this.")
     if not ndarray.flags.writeable:
-        ndarray = np.array(ndarray, order="C", copy=True)  # a write to read-only memory would end the process
-        return wrap(ndarray)
+        warnings.warn("The given NumPy array is not writable: the tensor gets a copy of it.", stacklevel=2)
+        return wrap(np.array(ndarray, order="C", copy=True))
     if ndarray.flags.c_contiguous:
         storage = Storage(ndarray, ndarray.ctypes.data, ndarray.size, ndarray.nbytes)
         storage.shared = True
@@ -155,12 +125,14 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     return t
 
 
-def _finish(t: Tensor, requires_grad: bool) -> Tensor:
+def finish(t: Tensor, requires_grad: bool) -> Tensor:
+    """A tensor just made, as a leaf with a gradient if that is wanted."""
     _check_grad(t.dtype, requires_grad)
     return t.requires_grad_() if requires_grad else t
 
 
-def _sizes(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
+def sizes_of(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
+    """The shape of a new tensor from sizes one by one, as one sequence, or by keyword."""
     from .shapes import sizes as shape_of
 
     shape = shape_of(name, sizes, size)
@@ -169,12 +141,16 @@ def _sizes(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, ..
     return shape
 
 
-def _filled(shape: tuple[int, ...], value: Any, kind: dtype_, constant: bool) -> Tensor:
+def _filled(name: str, shape: tuple[int, ...], value: Any, kind: dtype_, constant: bool) -> Tensor:
     tr = tape.local.trace
-    number = value if isinstance(value, tape.TENSOR) else tape.constant(value) if constant else tape.scalar(value)
-    if number.dtype is not kind:
-        number = tape.apply(CONVERT, (number,), kind)
-    made = tape.apply(arrays.expand, (number,), shape)
+    if isinstance(value, tape.TENSOR):
+        filler = value
+    else:
+        value = fit(name, value, kind)
+        filler = tape.constant(value) if constant else tape.scalar(value)
+    if filler.dtype is not kind:
+        filler = tape.apply(CONVERT, (filler,), kind)
+    made = tape.apply(arrays.expand, (filler,), shape)
     tape.settle(tr)
     return made
 
@@ -184,71 +160,83 @@ def _constant(
 ) -> Tensor:
     check_device(device)
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
-    return _finish(_filled(_sizes(name, sizes, size), value, kind, True), requires_grad)
+    return finish(_filled(name, sizes_of(name, sizes, size), value, kind, True), requires_grad)
 
 
 def zeros(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: None = None
-) -> Tensor:
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
     """A tensor of zeros of the given sizes."""
     return _constant("zeros", sizes, size, 0.0, dtype, device, requires_grad)
 
 
 def ones(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: None = None
-) -> Tensor:
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
     """A tensor of ones of the given sizes."""
     return _constant("ones", sizes, size, 1.0, dtype, device, requires_grad)
 
 
 def empty(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
-) -> Tensor:
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
     """A tensor whose contents mean nothing (they are zero here)."""
     return _constant("empty", sizes, size, 0.0, dtype, device, requires_grad)
 
 
+def _filler(name: str, value: Any) -> Any:
+    """A number to fill with; a tensor of one number stays on the tape."""
+    if isinstance(value, tape.TENSOR):
+        if value.ndim or value.requires_grad:
+            raise TypeError(f"{name}(): argument 'fill_value' must be Number, not Tensor with dimensions or a gradient")
+        return value
+    return number(name, "fill_value", value)
+
+
+def _weak_dtype(value: Any) -> dtype_:
+    """The dtype of a tensor that a number alone decides about."""
+    kind = value.dtype if isinstance(value, tape.TENSOR) else dtypes._PYTHON[type(value)]
+    return get_default_dtype() if kind.is_floating_point else kind
+
+
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor filled with a number; its type follows the number's."""
+    """A tensor filled with a number; its type follows the number's: bool, int64 or the default type."""
     check_device(device)
-    if isinstance(fill_value, tape.TENSOR):
-        weak = fill_value._meta.weak and fill_value.dtype.is_floating_point
-        kind = get_default_dtype() if weak else fill_value.dtype
-    else:
-        kind = _inferred(np.asarray(fill_value))
-    if dtype is not None:
-        kind = to_dtype(dtype)
-    return _finish(_filled(_sizes("full", (size,)), fill_value, kind, False), requires_grad)
+    value = _filler("full", fill_value)
+    kind = _weak_dtype(value) if dtype is None else to_dtype(dtype)
+    return finish(_filled("full", sizes_of("full", (), size), value, kind, False), requires_grad)
 
 
-def _like(input: Tensor, value: Any, dtype: Any, requires_grad: bool, constant: bool = True) -> Tensor:
-    kind = input.dtype if dtype is None else to_dtype(dtype)
-    return _finish(_filled(tuple(input.shape), value, kind, constant), requires_grad)
-
-
-def zeros_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+def _like(
+    name: str, input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool, constant: bool = True
 ) -> Tensor:
+    check_device(device)
+    kind = tensor_operand(input, name).dtype if dtype is None else to_dtype(dtype)
+    return finish(_filled(name, tuple(input.shape), value, kind, constant), requires_grad)
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros in the shape and type of a tensor."""
-    check_device(device)
-    return _like(input, 0.0, dtype, requires_grad)
+    return _like("zeros_like", input, 0.0, dtype, device, requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones in the shape and type of a tensor."""
-    check_device(device)
-    return _like(input, 1.0, dtype, requires_grad)
+    return _like("ones_like", input, 1.0, dtype, device, requires_grad)
 
 
 empty_like = zeros_like
 
 
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A number in the shape and type of a tensor."""
-    check_device(device)
-    return _like(input, fill_value, dtype, requires_grad, False)
+    value = _filler("full_like", fill_value)
+    return _like("full_like", input, value, dtype, device, requires_grad, False)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -256,35 +244,50 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
     check_device(device)
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
     _check_grad(kind, requires_grad)
-    return wrap(np.eye(n, m, dtype=kind.numpy), requires_grad)
+    rows = integer("eye", "n", n)
+    columns = rows if m is None else integer("eye", "m", m)
+    if min(rows, columns) < 0:
+        raise RuntimeError(f"eye: n and m must not be negative, got {rows} and {columns}")
+    return wrap(np.eye(rows, columns, dtype=kind.numpy), requires_grad)
 
 
-def arange(
-    start: Any = 0,
-    end: Any = None,
-    step: Any = 1,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """Numbers from `start` (included) to `end` (excluded) in steps."""
+def arange(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **named: Any) -> Tensor:
+    """Numbers from `start` (included, 0 by default) to `end` (excluded) in steps: `arange(end)`, `arange(start, end, step=1)`.
+
+    The type is int64 unless one of them is a floating-point number. RuntimeError for a step of zero or of the wrong sign.
+    """
     check_device(device)
-    if end is None:
-        start, end = 0, start
-    start, end, step = (x.item() if isinstance(x, tape.TENSOR) else x for x in (start, end, step))
+    start, end, step = (number("arange", "start, end or step", x) for x in _range(args, named))
     if step == 0:
         raise RuntimeError("arange: step must be nonzero")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise RuntimeError(f"arange: unsupported range: {start} -> {end}")
     if (end - start) * step < 0:
         raise RuntimeError("arange: upper bound and lower bound inconsistent with step sign")
     floating = any([isinstance(x, float) for x in (start, end, step)])
     kind = to_dtype(dtype) if dtype is not None else get_default_dtype() if floating else int64
     _check_grad(kind, requires_grad)
+    if not floating:
+        for x in (start, end, step):
+            fit("arange", x, int64)
+        n = -((start - end) // step)
+        return wrap((start + np.arange(n, dtype=np.int64) * step).astype(kind.numpy), requires_grad)
     n = math.ceil((end - start) / step)
-    if floating and kind.is_floating_point:
+    if kind.is_floating_point:
         return wrap(progression(start, step, n, kind.numpy), requires_grad)
-    values = start + np.arange(n, dtype=np.float64 if floating else np.int64) * step
-    return wrap(values.astype(kind.numpy), requires_grad)
+    return wrap((start + np.arange(n, dtype=np.float64) * step).astype(kind.numpy), requires_grad)
+
+
+def _range(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Start, end and step as `arange` takes them."""
+    if len(args) > 3 or named.keys() - {"start", "end", "step"}:
+        raise TypeError(f"arange() takes start, end and step, got {len(args)} and {', '.join(named) or 'no names'}")
+    names = ("end",) if len(args) == 1 and "end" not in named else ("start", "end", "step")[: len(args)]
+    given = dict(zip(names, args, strict=True))
+    if (twice := given.keys() & named.keys()) or "end" not in (given | named):
+        raise TypeError(f"arange(): {'got ' + twice.pop() + ' twice' if twice else 'end is missing'}")
+    given |= named
+    return given.get("start", 0), given["end"], given.get("step", 1)
 
 
 def linspace(
@@ -292,225 +295,26 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers from `start` to `end`, both included."""
     check_device(device)
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
     _check_grad(kind, requires_grad)
-    start, end = (x.item() if isinstance(x, tape.TENSOR) else x for x in (start, end))
-    numbers = evenly(start, end, steps, kind.numpy if kind.is_floating_point else np.dtype(np.float64))
+    numbers = _evenly("linspace", start, end, steps, kind.numpy if kind.is_floating_point else np.dtype(np.float64))
     return wrap(numbers.astype(kind.numpy, copy=False), requires_grad)
 
 
 def logspace(
-    start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None
-) -> Tensor:
+    start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """`base` to the powers from `start` to `end`."""
     check_device(device)
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
-    return wrap(np.logspace(start, end, steps, base=base).astype(kind.numpy))
+    _check_grad(kind, requires_grad)
+    powers = _evenly("logspace", start, end, steps, np.dtype(np.float64))
+    return wrap((float(number("logspace", "base", base)) ** powers).astype(kind.numpy), requires_grad)
 
 
-# ---- random numbers
-
-
-class Generator:
-    """A stream of random numbers: a seed and a counter."""
-
-    def __init__(self, device: Any = "cpu") -> None:
-        check_device(device)
-        self._seed = 67280421310721
-        self._offset = 0
-
-    def manual_seed(self, seed: int) -> Generator:
-        """Start the stream that belongs to a seed."""
-        self._seed = int(seed) & 0x7FFFFFFFFFFFFFFF
-        self._offset = 0
-        return self
-
-    def initial_seed(self) -> int:
-        """The seed."""
-        return self._seed
-
-    def seed(self) -> int:
-        """Start a stream from the system's entropy; returns its seed."""
-        self.manual_seed(int.from_bytes(os.urandom(8), "little"))
-        return self._seed
-
-    def get_state(self) -> Tensor:
-        """Seed and counter, as a tensor."""
-        return wrap(np.array([self._seed, self._offset], np.int64))
-
-    def set_state(self, state: Tensor) -> None:
-        """Go back to a state from `get_state`."""
-        self._seed, self._offset = (int(x) for x in state.tolist())
-
-
-default_generator = Generator()
-
-
-def manual_seed(seed: int) -> Generator:
-    """Start the default generator's stream of a seed."""
-    return default_generator.manual_seed(seed)
-
-
-def seed() -> int:
-    """Start the default generator from the system's entropy."""
-    return default_generator.seed()
-
-
-def initial_seed() -> int:
-    """The default generator's seed."""
-    return default_generator.initial_seed()
-
-
-def get_rng_state() -> Tensor:
-    """The default generator's state."""
-    return default_generator.get_state()
-
-
-def set_rng_state(state: Tensor) -> None:
-    """Set the default generator's state."""
-    default_generator.set_state(state)
-
-
-def draw(kind: str, shape: tuple[int, ...], dtype: dtype_, low: Any, high: Any, generator: Generator | None) -> Tensor:
-    """Random numbers as an entry of the tape."""
-    source = default_generator if generator is None else generator
-    tr = tape.local.trace
-    tape.room(tr)
-    n = count(shape)
-    operands = [
-        tape.scalar(source._seed, (source, "seed")),
-        tape.scalar(source._offset, (source, n)),
-        tape.scalar(low),
-        tape.scalar(high),
-    ]
-    source._offset += n
-    made = tape.apply(arrays.RANDOM[kind], operands, (shape, dtype))
-    tape.settle(tape.local.trace)
-    return made
-
-
-def _random(
-    name: str, kind: str, shape: tuple[int, ...], dtype: Any, device: Any, generator: Any, requires_grad: bool
-) -> Tensor:
-    check_device(device)
-    wanted = get_default_dtype() if dtype is None else to_dtype(dtype)
-    if not wanted.is_floating_point:
-        raise RuntimeError(f'"{name}" not implemented for {wanted}; use a floating-point dtype')
-    return _finish(draw(kind, shape, wanted, 0.0, 1.0, generator), requires_grad)
-
-
-def rand(
-    *sizes: Any,
-    size: Any = None,
-    dtype: Any = None,
-    device: Any = None,
-    generator: Any = None,
-    requires_grad: bool = False,
-    **_: Any,
-) -> Tensor:
-    """Uniform numbers in [0, 1)."""
-    return _random("rand", "uniform", _sizes("rand", sizes, size), dtype, device, generator, requires_grad)
-
-
-def randn(
-    *sizes: Any,
-    size: Any = None,
-    dtype: Any = None,
-    device: Any = None,
-    generator: Any = None,
-    requires_grad: bool = False,
-    **_: Any,
-) -> Tensor:
-    """Normal numbers of mean 0 and variance 1."""
-    return _random("randn", "normal", _sizes("randn", sizes, size), dtype, device, generator, requires_grad)
-
-
-def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
-    """Uniform numbers in the shape and type of a tensor."""
-    return rand(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
-
-
-def randn_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
-) -> Tensor:
-    """Normal numbers in the shape and type of a tensor."""
-    return randn(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
-
-
-def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None,
-    requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
-    """Integers from `low` (0 by default) to `high`, excluded."""
-    check_device(device)
-    if size is None:
-        low, high, size = 0, low, high
-    if high <= low:
-        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    kind = int64 if dtype is None else to_dtype(dtype)
-    return _finish(draw("integers", _sizes("randint", (size,)), kind, int(low), int(high), generator), requires_grad)
-
-
-def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any = None) -> Tensor:
-    """Integers in the shape and type of a tensor."""
-    low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, input.shape, dtype=dtype or input.dtype)
-
-
-def randperm(
-    n: int, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """A random order of 0 to n - 1."""
-    check_device(device)
-    capture = tape.local.trace.capture
-    if capture is not None:
-        capture.refuse("drawing a random order")
-    source = default_generator if generator is None else generator
-    if n < 0:
-        raise RuntimeError(f"randperm: n must not be negative, got {n}")
-    order = np.empty(n, np.int64)
-    permute(order, source)
-    return wrap(order.astype((int64 if dtype is None else to_dtype(dtype)).numpy, copy=False))
-
-
-def permute(order: np.ndarray, source: Generator) -> None:
-    """Write a random order of 0 to n - 1 into n words."""
-    state = np.array([source._seed, source._offset])
-    record = np.zeros(WORDS, np.int64)
-    at = state.ctypes.data
-    record[:5] = permutation_kernel(), order.size, order.ctypes.data, at, at + 8
-    sweep()(record.ctypes.data, 1)
-    source._offset += order.size
-
-
-def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, **kwargs: Any) -> Tensor:
-    """Normal numbers of given means and deviations (numbers or tensors)."""
-    if size is not None:
-        return randn(*_sizes("normal", (size,)), generator=generator, **kwargs) * std + mean
-    shape = np.broadcast_shapes(*[tuple(x.shape) for x in (mean, std) if isinstance(x, tape.TENSOR)])
-    kind = next(x.dtype for x in (mean, std) if isinstance(x, tape.TENSOR))
-    return randn(*shape, generator=generator, dtype=kind) * std + mean
-
-
-def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
-    """1 with the given probabilities, else 0."""
-    from .pointwise import convert
-
-    return convert(draw("uniform", tuple(input.shape), input.dtype, 0.0, 1.0, generator) < input, input.dtype)
-
-
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
-    """Positions drawn with the given weights, a row at a time. Observes `input`."""
-    source = default_generator if generator is None else generator
-    random = np.random.Generator(np.random.Philox(key=source._seed, counter=source._offset))
-    weights = np.atleast_2d(input.detach().numpy()).astype(np.float64)
-    if (weights < 0).any() or not np.isfinite(weights).all() or (weights.sum(1) <= 0).any():
-        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0, or sums to zero")
-    if not replacement and ((weights > 0).sum(1) < num_samples).any():
-        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
-    source._offset += weights.size * num_samples
-    rows = [random.choice(w.size, num_samples, replacement, w / w.sum()) for w in weights]
-    drawn = np.array(rows, np.int64).reshape(len(rows), num_samples)
-    return wrap(drawn if input.ndim == 2 else drawn[0])
+def _evenly(name: str, start: Any, end: Any, steps: Any, kind: np.dtype) -> np.ndarray:
+    steps = integer(name, "steps", steps)
+    if steps < 0:
+        raise RuntimeError(f"{name}: number of steps must be non-negative")
+    return evenly(number(name, "start", start), number(name, "end", end), steps, kind)

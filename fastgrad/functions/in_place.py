@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import recording as tape
 from ..ops import arrays
 from ..ops.elementwise import overwrite
 from ..ops.table import broadcast
 from ..recording import STALE, Node, Signature, Trace, Urgent
 from . import pointwise
-from .creation import as_tensor, draw
+from .arguments import fit, integer, number
+from .creation import as_tensor
+from .random import bernoulli, draw, draw_integers, limits
 from .views import storage_of
 
 if TYPE_CHECKING:
@@ -220,7 +224,11 @@ remainder_, floor_divide_ = writer("remainder_", pointwise.remainder), writer("f
 
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Write `src`, broadcast and converted, into the tensor."""
-    value = src if isinstance(src, tape.TENSOR) else as_tensor(src)
+    value = src
+    if not isinstance(src, tape.TENSOR):
+        value = (
+            as_tensor(src) if isinstance(src, (np.ndarray, list, tuple)) else tape.scalar(number("copy_", "src", src))
+        )
     tr = tape.local.trace
     _check(input, tr)
     shape = input._meta.shape
@@ -254,7 +262,8 @@ def fill_(input: Tensor, value: Any) -> Tensor:
                 f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions."
             )
         return copy_(input, value)
-    return _fill(tr, input, tape.scalar(value))
+    value = number("fill_", "value", value)
+    return _fill(tr, input, tape.scalar(fit("fill_", value, input._meta.dtype)))
 
 
 def zero_(input: Tensor) -> Tensor:
@@ -276,28 +285,45 @@ def _fill(tr: Trace, input: Tensor, number: Tensor) -> Tensor:
     return assign(input, value)
 
 
-def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any = None) -> Tensor:
+def _check_floating(name: str, input: Tensor) -> None:
+    _check(input, tape.local.trace)
+    if not input._meta.dtype.is_floating_point:
+        raise NotImplementedError(f'"{name}" not implemented for {input._meta.dtype}; use a floating-point tensor')
+
+
+def uniform_(input: Tensor, a: Any = 0.0, b: Any = 1.0, *, generator: Any = None) -> Tensor:
     """Write uniform numbers from [a, b)."""
-    _check(input, tape.local.trace)
-    return assign(input, draw("uniform", input._meta.shape, input.dtype, float(a), float(b), generator))
+    _check_floating("uniform_", input)
+    a, b = float(number("uniform_", "from", a)), float(number("uniform_", "to", b))
+    if a > b:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
+    return assign(input, draw("uniform", input._meta.shape, input.dtype, a, b, generator))
 
 
-def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+def normal_(input: Tensor, mean: Any = 0.0, std: Any = 1.0, *, generator: Any = None) -> Tensor:
     """Write normal numbers."""
-    _check(input, tape.local.trace)
+    _check_floating("normal_", input)
+    mean, std = float(number("normal_", "mean", mean)), float(number("normal_", "std", std))
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
-    return assign(input, draw("normal", input._meta.shape, input.dtype, float(mean), float(std), generator))
+    return assign(input, draw("normal", input._meta.shape, input.dtype, mean, std, generator))
 
 
-def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Any = None) -> Tensor:
-    """Write 1 with probability p, else 0."""
+def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
+    """Write 1 with probability p (a number, or a tensor that broadcasts), else 0."""
     _check(input, tape.local.trace)
-    return assign(input, draw("bernoulli", input._meta.shape, input.dtype, float(p), 0.0, generator))
+    if isinstance(p, tape.TENSOR):
+        return assign(input, pointwise.convert(bernoulli(p.expand(input.shape), generator=generator), input.dtype))
+    p = float(number("bernoulli_", "p", p))
+    if not 0 <= p <= 1:
+        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+    return assign(input, draw("bernoulli", input._meta.shape, input.dtype, p, 0.0, generator))
 
 
-def random_(input: Tensor, low: int = 0, high: int | None = None, *, generator: Any = None) -> Tensor:
-    """Write integers from [low, high)."""
+def random_(input: Tensor, low: Any = None, high: Any = None, *, generator: Any = None) -> Tensor:
+    """Write integers from [low, high): `random_()`, `random_(high)` or `random_(low, high)`; by default all that the dtype holds."""
+    _check(input, tape.local.trace)
     if high is None:
-        low, high = (0, low) if low else (0, 1 << 24)
-    return assign(input, draw("integers", input._meta.shape, input.dtype, low, high, generator))
+        low, high = 0, limits(input.dtype)[1] + 1 if low is None else low
+    bounds = integer("random_", "from", low), integer("random_", "to", high)
+    return assign(input, draw_integers("random_", input._meta.shape, input.dtype, *bounds, generator))

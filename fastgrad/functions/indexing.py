@@ -6,17 +6,22 @@ list of positions into one flattened dimension, and then taken, put or added alo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import recording as tape
-from ..dispatch import tensor_operand
-from ..dtypes import int64
+from ..dispatch import as_number, tensor_operand
+from ..dtypes import INTEGER, bool_, int64
 from ..ops import arrays
+from ..ops.elementwise import where_op
+from ..ops.table import CONVERT
 from ..recording import count
-from .creation import as_tensor
+from .arguments import fit, number, type_of
+from .creation import as_tensor, wrap
+from .data import array_of
 from .reductions import wrap_dim
 from .views import view
 
@@ -34,7 +39,7 @@ def _is_integer(part: Any) -> bool:
 
 def _parts(index: Any, shape: tuple[int, ...]) -> list[Any]:
     """The parts of an index, `...` filled up, lists and arrays as tensors, masks as positions."""
-    parts = [_part(p) for p in (index if isinstance(index, tuple) else (index,))]
+    parts = [_part(p) for p in (index if isinstance(index, tuple) or _is_several(index) else (index,))]
     spans = [0 if p is None or p is Ellipsis else p.mask.ndim if isinstance(p, _Mask) else 1 for p in parts]
     free = len(shape) - sum(spans)
     if sum([p is Ellipsis for p in parts]) > 1:
@@ -50,16 +55,54 @@ def _parts(index: Any, shape: tuple[int, ...]) -> list[Any]:
             flat += [slice(None)] * free
             d += free
         elif isinstance(p, _Mask):
-            if p.mask.shape != shape[d : d + span]:
-                raise IndexError(
-                    f"The shape of the mask {list(p.mask.shape)} at index {d} does not match the shape of the indexed tensor "
-                    f"{list(shape)} at index {d}"
-                )
-            flat += [_Position(q, span == 0) for q in nonzero(p.mask, as_tuple=True)]
+            _check_mask(p.mask, shape, d)
+            flat += [_Position(q, span == 0, True) for q in nonzero(p.mask, as_tuple=True)]
         else:
             flat.append(p)
         d += span
     return flat
+
+
+def _check_mask(mask: Tensor, shape: tuple[int, ...], d: int) -> None:
+    if tuple(mask.shape) != tuple(shape[d : d + mask.ndim]):
+        raise IndexError(
+            f"The shape of the mask {list(mask.shape)} at index {d} does not match the shape of the indexed tensor "
+            f"{list(shape)} at index {d}"
+        )
+
+
+def _written(name: str, input: Tensor, value: Any) -> Tensor:
+    """A tensor of the same dtype to be written at positions, or a number as one."""
+    if not isinstance(value, tape.TENSOR):
+        made = tape.scalar(value)
+        return made if made.dtype is input.dtype else tape.apply(CONVERT, (made,), input.dtype)
+    if value._meta.weak:
+        return tape.apply(CONVERT, (value,), input.dtype)
+    if value.dtype is not input.dtype:
+        raise RuntimeError(
+            f"{name}: Index put requires the source and destination dtypes match, got {input.dtype} for the destination and "
+            f"{value.dtype} for the source; convert the source with .to({input.dtype})"
+        )
+    return value
+
+
+def _chosen(mask: Tensor, value: Tensor, input: Tensor) -> Tensor:
+    """`value`, a tensor of one number and of the input's dtype, where the mask is true, else the input."""
+    return tape.apply(where_op, (mask, value, input))
+
+
+def _is_several(index: Any) -> bool:
+    """Whether a list stands for a tuple of indices, as PyTorch still has it (with a warning) for short ones of more than integers."""
+    if not isinstance(index, list) or len(index) >= 32:
+        return False
+    several = any([p is None or p is Ellipsis or isinstance(p, (list, tuple, slice, tape.TENSOR)) for p in index])
+    if several:
+        warnings.warn(
+            "Using a non-tuple sequence for multidimensional indexing is deprecated; use x[tuple(index)] instead of x[index], or "
+            "x[fastgrad.tensor(index)] for one index of several dimensions",
+            stacklevel=2,
+        )
+    return several
 
 
 def _part(p: Any) -> Any:
@@ -73,10 +116,13 @@ def _part(p: Any) -> Any:
     if _is_integer(p):
         return p.__index__()
     if isinstance(p, (list, tuple, np.ndarray, range)):
-        p = np.asarray(p)
-        p = as_tensor(p.astype(np.int64) if p.size == 0 else p)
+        p = array_of(p, None)
+        p = wrap(p.astype(np.int64) if p.size == 0 and p.dtype.kind == "f" else p)
+        if p.ndim == 0 and p.dtype.category == INTEGER:
+            return int(p)
     if not isinstance(p, tape.TENSOR):
-        raise IndexError(
+        error = TypeError if isinstance(p, str) else IndexError
+        raise error(
             f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices (got {type(p).__name__})"
         )
     if p.dtype.name in ("bool", "uint8"):
@@ -93,21 +139,23 @@ class _Mask(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """Positions along a dimension, which is new if a mask without dimensions gave them."""
+    """Positions along a dimension, which is new if a mask without dimensions gave them, and whether a mask did."""
 
     positions: Tensor
     added: bool = False
+    masked: bool = False
 
 
 def _cut(p: slice, size: int) -> tuple[int, int, int]:
-    if p.step is not None and p.step <= 0:
+    bounds = slice(_int(p.start), _int(p.stop), _int(p.step))
+    if bounds.step is not None and bounds.step <= 0:
         raise ValueError("step must be greater than zero")
-    start, stop, step = slice(_int(p.start), _int(p.stop), p.step).indices(size)
+    start, stop, step = bounds.indices(size)
     return start if stop > start else 0, step, max(0, -(-(stop - start) // step))
 
 
 def _int(x: Any) -> Any:
-    return int(x) if isinstance(x, tape.TENSOR) else x
+    return x.__index__() if isinstance(x, tape.TENSOR) else x
 
 
 def _basic(input: Tensor, parts: list[Any]) -> tuple[Tensor, list[Any]]:
@@ -206,20 +254,39 @@ def _take(input: Tensor, positions: list[Any]) -> Tensor:
     return taken
 
 
+def _assigned(input: Tensor, value: Any) -> Any:
+    """The right side of an assignment: a tensor, or a number that the dtype holds."""
+    if isinstance(value, tape.TENSOR):
+        return value
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return wrap(array_of(value, input.dtype))
+    found = None if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 else as_number(value)
+    if found is None and isinstance(value, int):
+        raise ValueError(f"Overflow when unpacking long long: {value} needs more than 64 bits")
+    if found is None:
+        raise TypeError(f"can't assign a {type_of(value)} to a tensor of {input.dtype}")
+    return fit("assignment", found, input.dtype)
+
+
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """`input[index] = value`, the value broadcast."""
     from .in_place import assign, copy_, fill_
 
-    if not isinstance(value, tape.TENSOR):
-        value = as_tensor(value, dtype=input.dtype) if isinstance(value, (np.ndarray, list, tuple)) else value
+    value = _assigned(input, value)
+    number_of_one = not isinstance(value, tape.TENSOR) or value.numel() == 1
+    if number_of_one and isinstance(index, tape.TENSOR) and index.dtype is bool_ and index.ndim:
+        _check_mask(index, input._meta.shape, 0)
+        mask = index.reshape(*index.shape, *(1,) * (input.ndim - index.ndim))
+        one = value.reshape(()) if isinstance(value, tape.TENSOR) else value
+        assign(input, _chosen(mask, _single("assignment", input, one), input))
+        return
     parts = _parts(index, input._meta.shape)
     target, positions = _basic(input, parts)
     if all([p is None for p in positions]):
-        if isinstance(value, (tape.TENSOR, np.ndarray)):
-            copy_(target, value)
-        else:
-            fill_(target, value)
+        (copy_ if isinstance(value, tape.TENSOR) else fill_)(target, value)
         return
+    if isinstance(value, tape.TENSOR) and number_of_one and all([p.masked for p in parts if isinstance(p, _Position)]):
+        value = value.to(input.dtype)
     try:
         linear, wide, dims, adjacent = _linear(target.shape, positions)
     except ValueError:
@@ -227,9 +294,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     kept = [n for d, n in enumerate(target.shape) if d not in dims]
     lead = dims[0] if adjacent else 0
     shape = (*kept[:lead], *wide, *kept[lead:])
-    if not isinstance(value, tape.TENSOR):
-        value = as_tensor(value, dtype=target.dtype)
-    value = value.to(target.dtype)
+    value = _written("assignment", target, value)
     while value.ndim > len(shape) and value.shape[0] == 1:
         value = tape.apply(arrays.reshape, (value,), value.shape[1:])
     try:
@@ -321,7 +386,7 @@ def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: 
     index = _positions(name, index)
     dim = wrap_dim(name, dim, input.ndim)
     if not isinstance(src, tape.TENSOR):
-        src = as_tensor(src, dtype=input.dtype).expand(index.shape)
+        src = tape.apply(arrays.expand, (_single(name, input, src),), tuple(index.shape))
     if src.dtype is not input.dtype:
         raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype, got {input.dtype} and {src.dtype}")
     cut = tuple([(0, 1, m) for m in index.shape])
@@ -375,18 +440,27 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with a number written into the slices at positions along a dimension."""
     dim = wrap_dim("index_fill", dim, input.ndim)
     shape = (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
-    return index_copy(input, dim, index, as_tensor(value, dtype=input.dtype).expand(shape))
+    return index_copy(input, dim, index, tape.apply(arrays.expand, (_single("index_fill", input, value),), shape))
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """A copy with a number where the mask is true."""
-    from .pointwise import where
-
     if not isinstance(mask, tape.TENSOR) or mask.dtype.name != "bool":
         raise RuntimeError(
             f"masked_fill only supports boolean masks, but got mask with dtype {getattr(mask, 'dtype', type(mask))}"
         )
-    return where(mask, value, input)
+    return _chosen(mask, _single("masked_fill", input, value), input)
+
+
+def _single(name: str, input: Tensor, value: Any) -> Tensor:
+    """A number, or a tensor of one, as a tensor of the input's dtype."""
+    if isinstance(value, tape.TENSOR):
+        if value.ndim:
+            raise RuntimeError(
+                f"{name} only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
+            )
+        return value if value.dtype is input.dtype else tape.apply(CONVERT, (value,), input.dtype)
+    return _written(name, input, fit(name, number(name, "value", value), input.dtype))
 
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:

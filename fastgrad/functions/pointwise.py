@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
-from ..dispatch import as_number, binary, composite, tensor_operand, unary
-from ..dtypes import FLOAT, dtype, to_dtype
+from ..devices import check_device
+from ..dispatch import binary, composite, tensor_operand, unary
+from ..dtypes import BOOL, FLOAT, dtype, to_dtype
 from ..ops import elementwise as e
 from ..ops.table import CONVERT, Operation
+from .arguments import fit, number
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -85,18 +87,16 @@ def rad2deg(input: Tensor) -> Tensor:
 
 
 def _is_one(number: Any) -> bool:
-    return number == 1 and _type(number) is int
+    return _type(number) is int and number == 1
 
 
 def _scaled(op: Operation, input: Any, other: Any, alpha: Number) -> Tensor:
-    operands = []
-    for role, x in (("input", input), ("other", other), ("alpha", alpha)):
-        number: Any = x if isinstance(x, tape.TENSOR) else as_number(x)
-        if number is None:
-            name = op.name.removesuffix("_scaled")
-            raise TypeError(f"{name}(): argument '{role}' must be Tensor or number, not {_type(x).__name__}")
-        operands.append(number if isinstance(number, tape.TENSOR) else tape.scalar(number))
-    return tape.apply(op, operands)
+    name = op.name.removesuffix("_scaled")
+    numbers = [
+        x if isinstance(x, tape.TENSOR) and role != "alpha" else number(name, role, x)
+        for role, x in (("input", input), ("other", other), ("alpha", alpha))
+    ]
+    return tape.apply(op, [x if isinstance(x, tape.TENSOR) else tape.scalar(x) for x in numbers])
 
 
 def add(input: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Tensor:
@@ -185,21 +185,38 @@ def power(record: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 pow = power(binary(e.pow))
 
 
+def _held(name: str, role: str, value: Any, other: Any) -> Any:
+    """A number to be put beside a tensor: an integer must fit its dtype, unless that is bool and gives way."""
+    found = number(name, role, value)
+    if _type(found) is int and isinstance(other, tape.TENSOR) and other._meta.dtype.category != BOOL:
+        fit(name, found, other._meta.dtype)
+    return found
+
+
 def clamp(input: Tensor, min: Tensor | Number | None = None, max: Tensor | Number | None = None) -> Tensor:
     """Elements below `min` become `min`, those above `max` become `max`; NaN stays."""
     if min is None and max is None:
         raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
     result = input
     if min is not None:
-        result = _clamp_min(result, min)
+        result = clamp_min(result, min)
     if max is not None:
-        result = _clamp_max(result, max)
+        result = clamp_max(result, max)
     return result
 
 
 clip = clamp
 _clamp_min, _clamp_max = binary(e.clamp_min), binary(e.clamp_max)
-clamp_min, clamp_max = _clamp_min, _clamp_max
+
+
+def clamp_min(input: Tensor, min: Tensor | Number) -> Tensor:
+    """Elements below `min` become `min`."""
+    return _clamp_min(input, min if isinstance(min, tape.TENSOR) else _held("clamp", "min", min, input))
+
+
+def clamp_max(input: Tensor, max: Tensor | Number) -> Tensor:
+    """Elements above `max` become `max`."""
+    return _clamp_max(input, max if isinstance(max, tape.TENSOR) else _held("clamp", "max", max, input))
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
@@ -213,25 +230,29 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         raise RuntimeError(
             f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}"
         )
-    operands = [x if isinstance(x, tape.TENSOR) else tape.scalar(x) for x in (input, other)]
+    operands = [
+        x if isinstance(x, tape.TENSOR) else tape.scalar(_held("where", role, x, y))
+        for role, x, y in (("input", input, other), ("other", other, input))
+    ]
     return tape.apply(e.where_op, (condition, *operands))
 
 
 def to(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The tensor with another dtype (or itself); accepts dtype, device, another tensor, `copy`."""
-    wanted, copy = None, kwargs.pop("copy", False)
-    kwargs.pop("non_blocking", None)
-    for value in (*args, *kwargs.values()):
+    """The tensor with another dtype (or itself): `to(dtype)`, `to(device, dtype)`, `to(other)`, with `non_blocking` and `copy`."""
+    if unknown := kwargs.keys() - {"dtype", "device", "other", "non_blocking", "copy"}:
+        raise TypeError(f"to() got an unexpected keyword argument '{unknown.pop()}'")
+    flags = [x for x in args if isinstance(x, bool)]
+    copy = kwargs.get("copy", len(flags) > 1 and flags[1])
+    wanted = None
+    for role, value in [("", x) for x in args] + list(kwargs.items()):
+        if value is None or isinstance(value, bool) or role in ("non_blocking", "copy"):
+            continue
         if isinstance(value, tape.TENSOR):
             wanted = value.dtype
-        elif isinstance(value, dtype):
-            wanted = value
-        elif isinstance(value, bool) or value is None:
-            continue
+        elif isinstance(value, dtype) or role == "dtype" or isinstance(value, _type):
+            wanted = to_dtype(value)
         else:
-            from ..devices import device
-
-            device(value)
+            check_device(value)
     if wanted is None or wanted is input.dtype:
         return input.clone() if copy else input
     return convert(input, wanted)
@@ -272,19 +293,27 @@ def equal(input: Tensor, other: Tensor) -> bool:
 
 def lerp(input: Tensor, end: Tensor, weight: Tensor | Number) -> Tensor:
     """`input + weight * (end - input)`."""
-    return input + weight * (end - input)
+    return input + (weight if isinstance(weight, tape.TENSOR) else number("lerp", "weight", weight)) * (end - input)
+
+
+def _times(name: str, value: Any, product: Tensor) -> Tensor:
+    """A product with a number, in the product's type."""
+    value = number(name, "value", value)
+    if _is_one(value):
+        return product
+    if product.dtype.category != FLOAT and not isinstance(value, tape.TENSOR):
+        value = int(fit(name, value, product.dtype))
+    return value * product
 
 
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """`input + value * tensor1 * tensor2`."""
-    product = tensor1 * tensor2
-    return input + (product if value == 1 else value * product)
+    return input + _times("addcmul", value, tensor1 * tensor2)
 
 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """`input + value * tensor1 / tensor2`."""
-    quotient = tensor1 / tensor2
-    return input + (quotient if value == 1 else value * quotient)
+    return input + _times("addcdiv", value, tensor1 / tensor2)
 
 
 def invert(input: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from ..dispatch import composite, tensor_operand
 from ..dtypes import FLOAT, bool_, dtype, int64, uint8
 from ..ops import arrays, elementwise
 from ..ops.table import CONVERT
+from .arguments import integer
 from .pointwise import exp, log, sqrt, where
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ Extreme.__doc__ = "Values and their positions along a dimension."
 
 def wrap_dim(name: str, dim: int, n: int) -> int:
     """A dimension counted from the front; IndexError if there is no such dimension."""
-    if not isinstance(dim, int):
-        raise TypeError(f"{name}(): argument 'dim' must be int, not {type(dim).__name__}")
+    dim = integer(name, "dim", dim)
     low, high = (-n, n - 1) if n else (-1, 0)
     if not low <= dim <= high:
         raise IndexError(f"{name}: Dimension out of range (expected to be in range of [{low}, {high}], but got {dim})")
@@ -34,9 +34,10 @@ def wrap_dim(name: str, dim: int, n: int) -> int:
 
 def wrap_dims(name: str, dim: Dims, n: int) -> tuple[int, ...]:
     """Dimensions counted from the front, ascending; None and () mean all."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+    given = dim if isinstance(dim, (tuple, list)) else () if dim is None else (dim,)
+    if not given:
         return tuple(range(n))
-    dims = [wrap_dim(name, d, n) for d in ((dim,) if isinstance(dim, int) else dim)]
+    dims = [wrap_dim(name, d, n) for d in given]
     if len(set(dims)) != len(dims):
         raise RuntimeError(f"{name}: dim {dims[-1]} appears multiple times in the list of dims")
     return tuple(sorted(dims)) if n else ()
@@ -105,7 +106,9 @@ def _prod(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
 def _dims(dim: Any, axis: Any = None) -> Any:
     """Dimensions given under PyTorch's or NumPy's name, as a part of a key."""
     dim = axis if dim is None else dim
-    return tuple(dim) if isinstance(dim, list) else dim
+    if isinstance(dim, (tuple, list)):
+        return tuple([integer("dim", "dim", d) for d in dim])
+    return dim if dim is None else integer("dim", "dim", dim)
 
 
 def sum(

@@ -10,6 +10,7 @@ from ..dispatch import composite, tensor_operand
 from ..ops import arrays
 from ..ops.table import View
 from ..recording import count
+from .arguments import integer
 from .reductions import wrap_dim, wrap_dims
 from .views import is_contiguous, strides_of, view
 
@@ -22,15 +23,12 @@ def sizes(name: str, args: Sequence[Any], named: Any = None) -> tuple[int, ...]:
     if named is not None:
         if args:
             raise TypeError(f"{name}(): sizes are given twice, by position and by keyword")
+        if not isinstance(named, (tuple, list)):
+            raise TypeError(f"{name}(): argument 'size' must be tuple of ints, not {type(named).__name__}")
         args = (named,)
-    if len(args) == 1 and not isinstance(args[0], int) and hasattr(args[0], "__iter__"):
+    if len(args) == 1 and hasattr(args[0], "__len__") and not hasattr(args[0], "__index__"):
         args = tuple(args[0])
-    result = []
-    for x in args:
-        if isinstance(x, bool) or not hasattr(x, "__index__"):
-            raise TypeError(f"{name}(): sizes must be integers, got {type(x).__name__}")
-        result.append(x.__index__())
-    return tuple(result)
+    return tuple([integer(name, "size", x) for x in args])
 
 
 def _complete(name: str, shape: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...]:

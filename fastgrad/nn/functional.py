@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand, unary
 from ..dtypes import FLOAT, int64
-from ..functions import creation, in_place, pointwise, reductions
+from ..functions import in_place, pointwise, random, reductions
 from ..functions.pointwise import logsigmoid, sigmoid, tanh
 from ..functions.reductions import wrap_dim
 from ..ops import arrays
@@ -218,7 +218,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if p == 1.0:
         return input * 0.0
-    kept = creation.draw("bernoulli", tuple(input.shape), input.dtype, 1.0 - p, 0.0, None)
+    kept = random.draw("bernoulli", tuple(input.shape), input.dtype, 1.0 - p, 0.0, None)
     return _dropped(input, kept, 1.0 / (1.0 - p))
 
 
