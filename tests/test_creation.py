@@ -76,8 +76,8 @@ def test_nested_data(data):
         try:
             t = library.tensor(data)
             made.append((str(t.dtype).partition(".")[2], tuple(t.shape), t.tolist()))
-        except (TypeError, ValueError, RuntimeError) as error:
-            made.append(type(error))
+        except (TypeError, ValueError):
+            made.append("refused")
     assert made[0] == made[1]
 
 
