@@ -43,15 +43,15 @@ class _Numbered(Module):
     def __delitem__(self, index: int | slice) -> None:
         names = list(self._modules)
         for name in names[index] if isinstance(index, slice) else [names[_position(index, len(names))]]:
-            self._unbind(self._modules, name)
+            del self._modules[name]
         self._replace(list(self))
 
     def _replace(self, modules: list[Module]) -> None:
         """Make `modules` the children, numbered from zero."""
         for name in list(self._modules):
-            self._unbind(self._modules, name)
+            del self._modules[name]
         for number, module in enumerate(modules):
-            self._bind(self._modules, str(number), module)
+            self._modules[str(number)] = module
 
     def append(self, module: Module) -> Self:
         """Add `module` at the end."""
@@ -218,7 +218,7 @@ class ModuleDict(Module):
         self.add_module(key, module)
 
     def __delitem__(self, key: str) -> None:
-        self._unbind(self._modules, key)
+        del self._modules[key]
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -232,7 +232,7 @@ class ModuleDict(Module):
     def clear(self) -> None:
         """Remove all modules."""
         for name in list(self._modules):
-            self._unbind(self._modules, name)
+            del self._modules[name]
 
     def pop(self, key: str) -> Module:
         """Remove the module `key`, and return it."""

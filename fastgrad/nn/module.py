@@ -219,7 +219,7 @@ class Module(Registry):
                         parameter.grad = fn(gradient)
             for name, buffer in self._buffers.items():
                 if buffer is not None:
-                    self._bind(self._buffers, name, fn(buffer))
+                    self._buffers[name] = fn(buffer)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
