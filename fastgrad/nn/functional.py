@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
@@ -69,7 +70,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     tensor([[2., 2., 2.]])
     """
     tensor_operand(input, "linear")
-    w = weight._meta.shape
+    w = tensor_operand(weight, "linear")._meta.shape
     if len(w) != 2:
         if len(w) == 1 and bias is None:
             return input @ weight
@@ -267,9 +268,17 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
     return loss
 
 
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("none", "mean", "sum"):
+def reduction_of(reduction: str, size_average: Any = None, reduce: Any = None, *others: str) -> str:
+    """The reduction that arguments ask for: its name, checked, or (with a warning) what the two older flags say."""
+    if size_average is not None or reduce is not None:
+        older = "none" if reduce is False else "sum" if size_average is False else "mean"
+        warnings.warn(
+            f"size_average and reduce args will be deprecated, please use reduction='{older}' instead.", stacklevel=3
+        )
+        return older
+    if reduction not in ("none", "mean", "sum", *others):
         raise ValueError(f"{reduction} is not a valid value for reduction")
+    return reduction
 
 
 def _warn_sizes(input: Tensor, target: Tensor) -> None:
@@ -292,7 +301,7 @@ def mse_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
     """The mean (or sum, or each) squared difference."""
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction, size_average, reduce)
     _warn_sizes(input, target)
     return _mse_loss(input, target, reduction)
 
@@ -306,7 +315,7 @@ def l1_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
     """The mean (or sum, or each) absolute difference."""
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction, size_average, reduce)
     _warn_sizes(input, target)
     return _l1_loss(input, target, reduction)
 
@@ -329,14 +338,14 @@ def smooth_l1_loss(
     beta: float = 1.0,
 ) -> Tensor:
     """Quadratic below beta, linear above."""
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction, size_average, reduce)
     _warn_sizes(input, target)
     return _smooth(input, target, reduction, float(beta), 1.0)
 
 
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """Half the square below delta, delta times the linear part above."""
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction)
     _warn_sizes(input, target)
     return _smooth(input, target, reduction, float(delta), float(delta))
 
@@ -358,7 +367,7 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean", pos_weight: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Cross entropy of sigmoid(input) and target, computed from the logits without overflow."""
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction, size_average, reduce)
     if input._meta.shape != target._meta.shape:
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
     return _bce_logits(input, target, weight, pos_weight, reduction)
@@ -377,7 +386,7 @@ def binary_cross_entropy(
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """Cross entropy of probabilities and target, logarithms kept above -100."""
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction, size_average, reduce)
     if input._meta.shape != target._meta.shape:
         raise ValueError(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is deprecated. "
@@ -403,6 +412,13 @@ def kl_div(
     log_target: bool = False,
 ) -> Tensor:  # fmt: skip
     """The Kullback-Leibler divergence of target from exp(input)."""
+    reduction = reduction_of(reduction, size_average, reduce, "batchmean")
+    if reduction == "mean":
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support size. 'batchmean' divides only by "
+            "the batch size, and aligns with the KL div math definition.",
+            stacklevel=2,
+        )
     return _kl_div(input, target, reduction, log_target)
 
 
@@ -453,7 +469,7 @@ def nll_loss(
     reduce: Any = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """The negative log-likelihood of the target classes; input (N, C, ...) holds log-probabilities, target (N, ...) classes."""
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction, size_average, reduce)
     _check_classes("nll_loss", input, target)
     return _nll(input, target, weight, ignore_index, reduction, 0.0)
 
@@ -492,7 +508,7 @@ def cross_entropy(
     >>> fastgrad.nn.functional.cross_entropy(fastgrad.zeros(2, 4), fastgrad.tensor([0, 3]))
     tensor(1.3863)
     """
-    _check_reduction(reduction)
+    reduction = reduction_of(reduction, size_average, reduce)
     if target._meta.shape == input._meta.shape and target.dtype.is_floating_point:
         return _probability_loss(input, target, weight, reduction, float(label_smoothing))
     _check_classes("cross_entropy", input, target)

@@ -3,8 +3,6 @@
 `reduction` is "mean", "sum" or "none"; `size_average` and `reduce` are PyTorch's older way to say it.
 """
 
-import warnings
-
 from ..tensor import Tensor
 from . import functional as F
 from .module import Module
@@ -15,17 +13,10 @@ __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss"]
 class _Loss(Module):
     def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = _older_form(size_average, reduce, reduction)
-
-
-def _older_form(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    if size_average is None and reduce is None:
-        return reduction
-    reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
-    warnings.warn(
-        f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.", stacklevel=4
-    )
-    return reduction
+        older = size_average is not None or reduce is not None
+        self.reduction = (
+            F.reduction_of(reduction, size_average, reduce) if older else reduction
+        )  # a name is checked later
 
 
 class MSELoss(_Loss):

@@ -155,7 +155,12 @@ class Optimizer:
         self.state.clear()
         for number, state in state_dict["state"].items():
             p = by_number[int(number)]
-            self.state[p] = {k: v.detach().clone() if isinstance(v, Tensor) else deepcopy(v) for k, v in state.items()}
+            self.state[p] = {
+                k: v.detach().to(p.dtype if k != "step" else v.dtype, copy=True)
+                if isinstance(v, Tensor)
+                else deepcopy(v)
+                for k, v in state.items()
+            }
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
@@ -250,6 +255,7 @@ class Rule:
             set_grad(False)
         epoch = tr.epoch
         try:
+            follow_types(old)
             given = tape.numbers(options, numbers)
             before = len(tr.addresses)
             tr.static += 1
@@ -270,6 +276,14 @@ class Rule:
         finally:
             if enabled:
                 set_grad(True)
+
+
+def follow_types(old: Sequence[list[Tensor]]) -> None:
+    """State goes on in the type of its parameter where the model has been converted since the last step."""
+    for part in old[1:]:
+        for p, t in zip(old[0], part, strict=False):
+            if t._meta.dtype is not p._meta.dtype and t._meta.shape == p._meta.shape:
+                t.data = t.to(p.dtype)
 
 
 def _alone(t: Tensor) -> bool:
