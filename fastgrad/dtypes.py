@@ -82,11 +82,7 @@ def to_dtype(value: Any) -> dtype:
 
 def from_numpy_dtype(d: np.dtype) -> dtype:
     """The `dtype` of a NumPy array's elements."""
-    if not d.isnative:
-        raise ValueError(
-            f"given numpy array has a byte order different from the native one ({d}); convert it with .astype()"
-        )
-    found = _NUMPY.get(d)
+    found = _NUMPY.get(d) if d.isnative else None
     if found is None:
         raise TypeError(
             f"can't convert np.ndarray of type {d}. The only supported types are: "

@@ -78,7 +78,7 @@ def test_attribute_methods_of_subclasses():
              "m.__getattr__('inner').in_features", "m.__getattr__('mean')", "hasattr(m, 'nothing')", "M.__new__(M).anything")  # fmt: skip
     check(generated(GETATTR + "<a>", a=asked[:-1]))
     written = ("m.log", "m.weight = None; m.log", "m.weight = nn.Parameter(T.zeros(2)); (m.log, m.weight)", "del m.weight; (m.log, hasattr(m, 'weight'))",
-               "m.count = 2; m.log", "m.weight = 3", "m.weight = None; m.log", "m.weight = T.ones(2); 0", "nn.Module.__setattr__(m, 'count', 7); m.count",
+               "m.count = 2; m.log", "m.weight = 3; 0", "m.weight = None; m.log", "m.weight = T.ones(2); 0", "nn.Module.__setattr__(m, 'count', 7); m.count",
                "nn.Module.__delattr__(m, 'weight'); list(m.parameters())", "object.__setattr__(m, 'other', 3); m.other")  # fmt: skip
     check(generated(SETATTR + "<w>", w=written))
 

@@ -100,6 +100,11 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     """A tensor on an array's own memory: writes are seen on both sides. An array that is not writable is copied, with a warning."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    if not ndarray.dtype.isnative:
+        raise ValueError(
+            f"given numpy array has byte order different from the native byte order ({ndarray.dtype}); convert it with "
+            "array.astype(array.dtype.newbyteorder('='))"
+        )
     kind = from_numpy_dtype(ndarray.dtype)
     if any([s < 0 for s in ndarray.strides]):
         raise ValueError(
