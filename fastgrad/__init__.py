@@ -3,7 +3,7 @@
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
-from . import autograd, cuda, devices, drafts, dtypes
+from . import autograd, cuda, devices, drafts, dtypes, threads
 from .autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .compiled import compile
 from .control import eager, get_num_threads, set_num_threads, stats

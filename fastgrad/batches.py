@@ -13,7 +13,7 @@ import numpy as np
 from . import compiled
 from . import recording as tape
 from .dtypes import from_numpy_dtype
-from .execute import new_bytes, protect
+from .execute import new_bytes
 from .functions.random import Generator
 from .kernels import epochs as kernel
 from .plan.program import PIECE
@@ -111,9 +111,7 @@ class Plan:
             else:
                 replay.numbers[number] = owner._seed if key == "seed" else owner._offset
         program.bind_numbers(replay.numbers)
-        for storage in replay.written:
-            if storage.savers:
-                protect({storage: 0})
+        replay.take_memory(tape.local.trace, replay.written)
         if program.arena_bytes and program.arena != arena:
             program.bind_arena(arena)
         if program.kept_bytes:

@@ -352,10 +352,11 @@ class Replay:
             self.fresh = False
         if self.sources:
             self._read_numbers(arguments)
-        for where in self.written_at:
-            storage = self._storage_of(where, arguments)
-            if storage.savers:
-                protect({storage: 0})
+        self.take_memory(tr, [self._storage_of(where, arguments) for where in self.written_at])
+        for _, k, _ in self.from_arguments:
+            writer = arguments[k]._storage.writer
+            if writer is not None and writer is not tr.mark:
+                tape.settle_storage(tr, arguments[k]._storage)
         arena = tr.arena
         if program.arena_bytes and (
             arena is None or arena.nbytes < program.arena_bytes or arena.address != program.arena
@@ -385,6 +386,19 @@ class Replay:
             n += 1
         template = self.template
         return made[0] if type(template) is Made else _rebuild(template, made, arguments)
+
+    def take_memory(self, tr: Trace, written: list[Storage]) -> None:
+        """What other traces are to write to memory that is read has landed, and none of them uses memory that is written."""
+        mark = tr.mark
+        for storage in self.storages:
+            if storage.writer is not None and storage.writer is not mark:
+                tape.settle_storage(tr, storage)
+        for storage in written:
+            if storage.writer is not mark:
+                with tape.writing:
+                    tape.claim(tr, storage)
+            if storage.savers:
+                protect({storage: 0})
 
     def _forget(self) -> None:
         """The table has bound other addresses and numbers than those noted here."""

@@ -2,8 +2,8 @@
 
 `flush` ends the present trace. What must exist afterwards is what live tensors hold: a tensor that only the trace itself
 refers to is dead, and reference counts tell. A trace and its pattern of live tensors has one program; the first run executes
-straight from the tape (tier 0), from the second on the planned program (tier 1). `observe` computes one tensor without
-ending the trace, for guards of `compile` and for readers in other threads.
+straight from the tape (tier 0), from the second on the planned program (tier 1). `compute` and `apart` compute values without
+ending the trace, for guards of `compile` and for readers in other threads (`threads.py`).
 """
 
 from __future__ import annotations
@@ -463,44 +463,6 @@ def protect(written: dict[Storage, int]) -> None:
             storage.savers = None
 
 
-def materialize(t: Tensor) -> None:
-    """Give a tensor its value: run its trace, or if that is another thread's, compute this one value beside it."""
-    tr = tape.local.trace
-    storage = t._storage
-    epoch = t._at[0] if storage is None else storage.at[0]
-    if epoch == tr.epoch:
-        flush(tr)
-        return
-    owner = tape.owner_of(epoch)
-    if owner is not None:
-        observe(owner, t, epoch)
-    if t._storage is None or t._storage.array is None:
-        raise RuntimeError("this tensor's value could not be computed: an error ended the trace that was to compute it")
-
-
-def observe(tr: Trace, t: Tensor, epoch: int) -> None:
-    """Compute one pending tensor of a trace, which goes on as if nothing had happened."""
-    with tr.lock:
-        storage = t._storage
-        if tr.epoch != epoch or (storage is not None and storage.array is not None):
-            return
-        slot = t._at[1] if storage is None else storage.at[1]
-        meta = t._meta
-        past = tr.past  # a draft goes on as it is: its thread may be recording
-        roots = [t._at[1]] if meta.requires_grad and type(meta) is not Signature else []
-        ready = prepare(tr, [slot], roots, 0, {}, past)
-        made, kept = apart(tr, ready)
-        if storage is None:
-            t._storage = made[0]
-        else:
-            adopt(storage, made[0])
-        if roots:
-            t._origin = (reverse.Graph(tr, ready, kept, past), roots[0])
-        if type(meta) is not Signature:
-            t._meta = meta.signature
-        statistics["foreign runs"] += 1
-
-
 def compute(tr: Trace, slots: list[int]) -> list[Storage]:
     """The values of entries of a pending trace, side effects left out."""
     return apart(tr, prepare(tr, slots, [], 0, {}))[0]
@@ -518,5 +480,4 @@ def apart(tr: Trace, ready: Ready) -> tuple[list[Storage], Storage]:
 
 
 tape.flush = flush
-tape.materialize = materialize
 tape.protect = protect

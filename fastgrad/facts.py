@@ -68,7 +68,7 @@ def facts() -> at.Table:
         Tensor: {at.STORAGE: "_storage", at.META: "_meta", at.WHOLE: "_whole", at.GRADIENT: "_grad", at.ORIGIN: "_origin"},
         Storage: {
             at.ARRAY: "array", at.ADDRESS: "address", at.SAVERS: "savers", at.SHARED: "shared", at.BYTES: "nbytes",
-            at.ALIASES: "aliases", at.VERSION: "version",
+            at.ALIASES: "aliases", at.VERSION: "version", at.WRITER: "writer",
         },
         Trace: {
             at.LIVING: "live", at.ADDRESSES: "addresses", at.SCALARS: "scalars", at.WRITTEN: "written", at.TEMPORARIES: "arena",

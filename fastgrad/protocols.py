@@ -61,6 +61,8 @@ class Protocols:
                 if tr.capture is not None:
                     tr.capture.refuse("reading a tensor's value")
                 tape.flush(tr)
+            elif storage.writer is not None and storage.writer is not tr.mark:
+                tape.settle_storage(tr, storage)
 
     def _view_of_memory(self: Any) -> np.ndarray:
         """A NumPy view of the elements."""
@@ -85,7 +87,8 @@ class Protocols:
             raise RuntimeError(f"a Tensor with {meta.numel} elements cannot be converted to Scalar")
         if self._storage is not None and self._whole and self._storage.array is not None:
             tr = tape.local.trace
-            if tr.capture is None and self._storage not in tr.written:
+            writer = self._storage.writer
+            if tr.capture is None and (writer is None or (writer is tr.mark and self._storage not in tr.written)):
                 return self._storage.array.item()
         return self._view_of_memory().item()
 

@@ -16,6 +16,7 @@ import itertools
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +34,7 @@ LEAF_BYTES = 1 << 30  # bytes of inputs a trace may keep alive
 STRANGERS = (
     32  # new programs in a row without one that came back, from which on programs are drafts; 0: always (for tests)
 )
+SPARE = 16  # traces of ended threads that are kept for new ones
 CACHE_NODES = 300_000  # nodes of one thread's tree before it is dropped and grown again
 STALE = (-1, -1)
 
@@ -144,7 +146,7 @@ class Storage:
     """Memory that tensors share: a flat buffer and its address, or the slot of a value that is still to be computed."""
 
     __slots__ = (
-        "__weakref__", "address", "alias_limit", "aliases", "array", "at", "nbytes", "numel", "savers", "shared", "version",
+        "__weakref__", "address", "alias_limit", "aliases", "array", "at", "nbytes", "numel", "savers", "shared", "version", "writer",
     )  # fmt: skip
 
     def __init__(self, array: Any, address: int, numel: int, nbytes: int) -> None:
@@ -158,6 +160,9 @@ class Storage:
         self.alias_limit = 64  # how long that list may grow before the dead ones are struck out
         self.savers: list[Any] | None = None  # weak references to graphs that will read the present value
         self.shared = False  # memory that NumPy may hold, too
+        self.writer: Mark | None = (
+            None  # of the trace that wrote last: while it is there, no other trace uses the memory
+        )
 
 
 def count(shape: Sequence[int]) -> int:
@@ -168,13 +173,22 @@ def count(shape: Sequence[int]) -> int:
     return n
 
 
+class Mark:
+    """What a trace leaves on storages that it writes."""
+
+    __slots__ = ("trace",)
+
+    def __init__(self, tr: Trace) -> None:
+        self.trace = weakref.ref(tr)
+
+
 class Trace:
     """What one thread is recording."""
 
     __slots__ = (
-        "addresses", "arena", "capture", "constants", "draft", "eager", "entered", "epoch", "functions", "grad_enabled", "hooks",
-        "inference", "kinds", "known", "leaves", "lengthened", "limit", "live", "lock", "longest", "node", "nodes", "path", "released",
-        "root", "scalars", "sources", "static", "strangers", "written",
+        "__weakref__", "addresses", "apart", "arena", "capture", "constants", "draft", "eager", "entered", "epoch", "functions",
+        "grad_enabled", "hooks", "inference", "kinds", "known", "leaves", "lengthened", "limit", "live", "lock", "longest", "mark", "node",
+        "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -184,6 +198,8 @@ class Trace:
         self.static = 0  # depth of composites and rules being recorded, in which Python numbers are constants
         self.capture: Any = None  # what `compile` is writing down, while it records
         self.lock = threading.RLock()
+        self.mark = Mark(self)
+        self.apart: dict[Any, Any] = {}  # programs for single values that other threads wanted
         self.limit = LIMIT
         self.lengthened = 0  # how often that was not enough for a backward pass
         self.nodes = 0
@@ -227,6 +243,12 @@ class Trace:
         if self.strangers >= STRANGERS:
             begin_draft(self)
 
+    def clear(self) -> None:
+        """Leave it as another thread should find it: with the programs that it knows, and nothing else."""
+        self.grad_enabled, self.inference, self.eager, self.static, self.capture = True, False, False, 0, None
+        self.arena = None
+        self.reset()
+
     def begin_apart(self) -> None:
         """Record from a root of its own, so that every entry is new and names its own line."""
         root = _root()
@@ -256,7 +278,19 @@ class Trace:
     @property
     def past(self) -> tuple[list[Node], set[int]]:
         """Entries and released slots, found without a change to the trace, which may be another thread's."""
-        return look(self) if self.draft is not None else (self.entries(), self.released)
+        if self.draft is not None:
+            return look(self)
+        node = self.node
+        node = node.real if type(node) is Urgent else node
+        entries, released = [], set()
+        while node is not None:
+            if node.slot >= 0:
+                entries.append(node)
+            elif node.op is RELEASED:
+                released |= node.attrs
+            node = node.parent
+        entries.reverse()
+        return entries, released
 
     @property
     def real(self) -> Node:
@@ -279,19 +313,55 @@ def twin(node: Node) -> Node:
     return node.twin
 
 
+writing = threading.RLock()  # held while a write to memory is recorded, or a gradient added to a leaf's
 _traces: list[tuple[threading.Thread, Trace]] = []
+_ending: dict[int, Trace] = {}  # traces that run while their threads end, by thread
+_spare: list[Trace] = []  # traces of threads that have ended: the next ones find their programs known
 
 
 class _Local(threading.local):
     """One trace a thread."""
 
     def __init__(self) -> None:
-        self.trace = Trace()
-        _traces[:] = [(thread, tr) for thread, tr in _traces if thread.is_alive() or tr.live]
+        tr = _ending.pop(threading.get_ident(), None)
+        if tr is not None:
+            self.trace = tr
+            return
+        self.trace = _spare.pop() if _spare else Trace()
         _traces.append((threading.current_thread(), self.trace))
+        self.ending = Ending(self.trace)
+
+
+class Ending:
+    """Lives in a thread's local data, and so ends with the thread: what it has recorded runs then."""
+
+    __slots__ = ("_trace",)
+
+    def __init__(self, tr: Trace) -> None:
+        self._trace = tr
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return
+        tr, thread = self._trace, threading.get_ident()
+        _ending[thread] = tr
+        try:
+            finish(tr)
+        finally:
+            if _ending.pop(thread, None) is None:  # the thread's local data was made again
+                del local.trace
+            _traces[:] = [(t, other) for t, other in _traces if other is not tr]
+        if len(_spare) < SPARE:
+            tr.clear()
+            _spare.append(tr)
 
 
 local = _Local()
+
+
+def traces() -> list[Trace]:
+    """What the threads are recording."""
+    return [tr for _, tr in _traces]
 
 
 def owner_of(epoch: int) -> Trace | None:
@@ -406,6 +476,9 @@ flush: Callable[[Trace], None] = _unbound
 materialize: Callable[[Any], None] = _unbound
 exported: Callable[[Storage], bool] = _unbound
 protect: Callable[[dict[Storage, int]], None] = _unbound
+finish: Callable[[Trace], None] = _unbound  # run a trace whose thread ends
+settle_storage: Callable[[Trace, Storage], None] = _unbound  # what other traces are to write to memory lands
+claim: Callable[[Trace, Storage], None] = _unbound  # no other trace has anything pending on memory
 backward: Callable[..., None] = _unbound
 unfold: Callable[[Trace], None] = _unbound  # go on with nodes instead of a draft
 look: Callable[[Any], tuple[list[Node], set[int]]] = _unbound  # the entries of a draft as nodes, and its released slots
@@ -624,6 +697,9 @@ def enter(tr: Trace, t: Tensor) -> int:
             t._at = (tr.epoch, slot)
             if key.requires_grad:
                 tr.sources[slot] = t._origin or t
+            writer = storage.writer
+            if writer is not None and writer is not tr.mark:
+                settle_storage(tr, storage)
             return slot
     if t._number is not None:
         t._at = _number(tr, *t._number)._at
@@ -655,6 +731,8 @@ def enter(tr: Trace, t: Tensor) -> int:
                 tr.sources[slot] = _source(tr, t)
             if tr.capture is not None:
                 tr.capture.leaf(t, storage)
+            if storage.writer is not None and storage.writer is not tr.mark:
+                settle_storage(tr, storage)
             return slot
         current = enter_storage(tr, t)
     return _enter_alias(tr, t, storage, current)
@@ -681,6 +759,8 @@ def enter_storage(tr: Trace, t: Tensor) -> int:
         tr.entered[storage] = current
         if tr.capture is not None:
             tr.capture.leaf(t, storage)
+        if storage.writer is not None and storage.writer is not tr.mark:
+            settle_storage(tr, storage)
     return current
 
 

@@ -317,8 +317,12 @@ def quick(root: Tensor) -> bool:
     edge = tr.node.next.get(("quick backward", slot))
     if edge is None:
         return False
-    sources = tr.sources
-    outputs = edge.outputs
+    with tape.writing:  # another thread may give the leaves gradients at the same time
+        return _repeat(tr, edge)
+
+
+def _repeat(tr: Trace, edge: Edge) -> bool:
+    epoch, sources, outputs = tr.epoch, tr.sources, edge.outputs
     for source, _ in outputs:
         leaf = sources[source]
         if (
@@ -659,10 +663,11 @@ def _arrive(leaf: Tensor, g: Tensor, accumulate: bool, create: bool) -> Tensor:
 
 
 def _accumulate(leaf: Tensor, g: Tensor, create: bool) -> None:
-    present = leaf.grad
-    if present is None:
-        leaf.grad = g if g._storage is None else g.clone()
-    elif create:
-        leaf.grad = present + g
-    else:
-        present.add_(g)
+    with tape.writing:
+        present = leaf.grad
+        if present is None:
+            leaf.grad = g if g._storage is None else g.clone()
+        elif create:
+            leaf.grad = present + g
+        else:
+            present.add_(g)

@@ -107,6 +107,7 @@ def _check(
     writer: _Writer, replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]
 ) -> None:
     """Leave unless arguments, names, modules, gradients and memory are as they were."""
+    mark = writer.name(tape.local.trace.mark)
     tests = [
         f"tr is not {writer.name(tape.local.trace)}",
         f"tr.grad_enabled is not {grad_enabled}",
@@ -119,6 +120,7 @@ def _check(
             tests.append(f"type(a{k}) is not float")
         else:
             tests += [f"not isinstance(a{k}, Tensor)", f"a{k}._meta is not {writer.name(a._meta)}", f"not a{k}._whole"]
+            tests.append(f"a{k}._storage is None or a{k}._storage.writer not in (None, {mark})")
     for container, key, value in (*names.bindings, *replay.capture.held):
         held, bound = writer.name(container), writer.name(value)
         if isinstance(container, CellType):
@@ -140,9 +142,10 @@ def _check(
         tests.append(f"{writer.name(leaf)}._grad is {'None' if had else 'not None'}")
     for t, storage in zip(replay.known, replay.storages, strict=True):
         tests.append(f"{writer.name(t)}._storage is not {writer.name(storage)}")
+        tests.append(f"{writer.name(storage)}.writer not in (None, {mark})")
     for _, t, *_ in replay.written_at:
         storage = t._storage
-        tests.append(f"{writer.name(storage)}.savers")
+        tests += [f"{writer.name(storage)}.savers", f"{writer.name(storage)}.writer is not {mark}"]
     if replay.program.arena_bytes:
         tests.append(f"tr.arena is not {writer.name(tape.local.trace.arena)}")
     for test in tests:

@@ -121,10 +121,12 @@ def _state(rows: Rows, replay: Replay, grad_enabled: bool, structure: list[int])
     for t, meta, storage in zip(replay.known, replay.metas, replay.storages, strict=True):
         rows.add(at.IS, rows.field(t, "_meta", Tensor), rows.of(meta))
         rows.add(at.IS, rows.field(t, "_storage", Tensor), rows.of(storage))
+        rows.add(at.OURS, rows.field(storage, "writer"), rows.of(tr.mark))
     for leaf, had in replay.capture.expected:
         rows.add(at.IS_NOT if had else at.IS, rows.field(leaf, "_grad", Tensor), id(None))
     for _, t, *_ in replay.written_at:
         rows.add(at.IS, rows.field(t._storage, "savers"), id(None))
+        rows.add(at.IS, rows.field(t._storage, "writer"), rows.of(tr.mark))
     if replay.program.arena_bytes:
         uses = replay.program.uses_of_arena()
         rows.add(at.ARENA, rows.field(tr, "arena"), replay.program.arena_bytes, 0, len(uses), uses=(3, flat(uses)))
@@ -165,12 +167,12 @@ def _numbers(rows: Rows, replay: Replay) -> None:
 
 def _memory(rows: Rows, replay: Replay) -> None:
     """Where inputs are and results go."""
-    program = replay.program
+    program, mark = replay.program, tape.local.trace.mark
     if len(replay.from_arguments) > at.MOST_INPUTS:
         raise Unfit
     for n, (i, k, _) in enumerate(replay.from_arguments):
         uses = program.uses_of_input(i)
-        rows.add(at.INPUT, k, 0, len(uses), n, uses=(2, flat(uses)))
+        rows.add(at.INPUT, k, 0, len(uses), n, rows.of(mark), uses=(2, flat(uses)))
     for j, pool in enumerate(replay.hands):
         uses = program.uses_of_output(j)
         leaf = 0

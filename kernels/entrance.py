@@ -43,11 +43,12 @@ APART = 8  # argument, list of storages that it must not lie in, their count
 DISTINCT = 9  # two arguments that must not share memory
 ARGUMENT = 10  # argument: a number; cells (address, bytes each), their count
 OPTION = 11  # dict, key: a number; cells, their count
-INPUT = 12  # argument: an address; uses (address of a word, offset), their count; number of the input
+INPUT = 12  # argument: an address; uses (address of a word, offset), their count; number of the input, the mark of the thread's trace
 RESULT = (
     13  # list of former results, description, address of the leaf's field or 0; uses, their count; number of the result
 )
 VALUE = 15  # the bits of a float64; cells, their count: a number that does not change
+OURS = 16  # address of the field with a storage's mark, the mark of the thread's trace: it must be that one, or none
 ARENA = 14  # address of the field, bytes needed; uses, their count
 
 # Frame: addresses of the arguments, their count, results, inputs' storages
@@ -73,7 +74,7 @@ NONE, TRUE, FALSE, FLOAT_TYPE, STORAGE_TYPE, FREE_TENSOR, FREE_STORAGE, FREE_ARR
 GET_ENTRY, GET_ITEM, LENGTH, TO_INT, FROM_INT, HOLD, LET_GO, CLEAR, SAVE, RESTORE = range(20, 30)
 THREAD, THREAD_ID, NEW_TUPLE, SET_TUPLE, WALK, OCCURRED = range(30, 36)
 ORIGIN, ALIASES, VERSION, LIVING, ADDRESSES, SCALARS, WRITTEN, TEMPORARIES = range(36, 44)
-NODE_TYPE, INT_TYPE, POOL_STORAGE, POOL_ARRAY = range(44, 48)
+NODE_TYPE, INT_TYPE, POOL_STORAGE, POOL_ARRAY, WRITER = range(44, 49)
 _FUNCTIONS = {
     GET_ENTRY: "PyDict_GetItemWithError", GET_ITEM: "PyList_GetItem", LENGTH: "PyList_Size", TO_INT: "PyLong_AsLongLong",
     FROM_INT: "PyLong_FromLongLong", HOLD: "Py_IncRef", LET_GO: "Py_DecRef", CLEAR: "PyErr_Clear", SAVE: "PyEval_SaveThread",

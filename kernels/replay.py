@@ -79,6 +79,12 @@ def memory(facts, tensor):
 
 
 @register_jitable
+def ours(facts, mark, own):
+    """Whether no other trace has a write pending, by the mark on a storage."""
+    return mark == own or mark == facts[at.NONE]
+
+
+@register_jitable
 def unused(facts, tensor, row):
     """The storage of a former result that nobody else holds and that is as it was; else 0."""
     held = facts[at.FREE_TENSOR]
@@ -116,6 +122,8 @@ def holds(facts, row, given, frame, table):
     kind = row[0]
     if kind == at.IS:
         return load(row[1]) == row[2]
+    if kind == at.OURS:
+        return ours(facts, load(row[1]), row[2])
     if kind == at.IS_NOT:
         return load(row[1]) != row[2]
     if kind == at.SAME:
@@ -165,7 +173,7 @@ def holds(facts, row, given, frame, table):
         return True
     if kind == at.INPUT:
         storage = memory(facts, given[row[1]])
-        if storage == 0:
+        if storage == 0 or not ours(facts, load(storage + facts[at.WRITER]), row[5]):
             return False
         frame[at.BORROWED + row[4]] = storage
         if bind(call_1(facts[at.TO_INT], load(storage + facts[at.ADDRESS])), row[2], row[3]):

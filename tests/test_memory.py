@@ -7,7 +7,9 @@ memory with the twins of the others in the same way.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -138,6 +140,15 @@ class Program:
                 t.sub_(v)
                 a -= v
 
+    def from_outside(self, t: Any, a: np.ndarray) -> None:
+        """NumPy writes to memory that it shares with a tensor."""
+        if t.requires_grad:
+            t = t.detach()
+        n = t.numpy()
+        n[...] = n + 1
+        if not np.shares_memory(n, a) or a is n:
+            a[...] = a + 1 if not np.shares_memory(n, a) else a
+
     # ---- reads
 
     def read(self, t: Any, a: np.ndarray) -> None:
@@ -194,6 +205,23 @@ def here(work: Callable[[], None]) -> None:
     work()
 
 
+def in_thread(work: Callable[[], None]) -> None:
+    """Run in a thread that ends."""
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_every_handle_reads_what_any_handle_wrote(seed: int) -> None:
     Program(random.Random(seed), 25).run(here)
@@ -203,3 +231,17 @@ def test_every_handle_reads_what_any_handle_wrote(seed: int) -> None:
 def test_every_handle_reads_what_any_handle_wrote_eagerly(seed: int) -> None:
     with fastgrad.eager():
         Program(random.Random(1000 + seed), 25).run(here)
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_what_a_thread_wrote_is_there_after_it_has_ended(seed: int) -> None:
+    rng = random.Random(2000 + seed)
+    Program(rng, 25).run(lambda work: (in_thread if rng.random() < 0.4 else here)(work))
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_what_a_thread_that_lives_on_wrote_is_read_by_all(seed: int) -> None:
+    rng = random.Random(3000 + seed)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        ways = [here, lambda work: one.submit(work).result(), lambda work: other.submit(work).result()]
+        Program(rng, 25).run(lambda work: rng.choice(ways)(work))

@@ -15,7 +15,7 @@ from .. import recording as tape
 from ..ops import arrays
 from ..ops.elementwise import overwrite
 from ..ops.table import broadcast
-from ..recording import STALE, Node, Signature, Trace, Urgent
+from ..recording import STALE, Node, Signature, Storage, Trace, Urgent
 from . import pointwise
 from .arguments import fit, integer, number
 from .creation import as_tensor
@@ -65,11 +65,24 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         t._writes += 1
         return t
     storage = storage_of(t)
-    if storage.savers:
-        tape.protect({storage: 0})  # a graph that reads the old value gets a copy of it
     if storage.array is None and storage.at[0] != tr.epoch:
         tape.materialize(t)
         return assign(t, value)
+    with tape.writing:
+        _write(tr, t, storage, value_slot, value_node)
+    if storage.shared and tape.exported(storage) and tr.capture is None:
+        tape.flush(tr)
+    else:
+        tape.settle(tr)
+    return t
+
+
+def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: Any) -> None:
+    """Record that a value is written to a tensor's place in its memory."""
+    if storage.array is not None and storage.writer is not tr.mark:
+        tape.claim(tr, storage)
+    if storage.savers:
+        tape.protect({storage: 0})  # a graph that reads the old value gets a copy of it
     if storage.array is not None:
         current = tr.entered.get(storage)
         if current is None:
@@ -112,11 +125,6 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         t._at = STALE  # a parameter written under no_grad: its next reader is another iteration
     else:
         _rebind(tr, t, value_node)
-    if storage.shared and tape.exported(storage) and tr.capture is None:
-        tape.flush(tr)
-    else:
-        tape.settle(tr)
-    return t
 
 
 def _overwritten(tr: Trace, t: Tensor, value_slot: int) -> int:
@@ -176,13 +184,14 @@ def writer(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def write(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         tr = tape.local.trace
         _check(input, tr)
-        eager, tr.node = tr.node, tr.real  # the value and the write run together
-        try:
-            value = _fitted(name, input, function(input, *args, **kwargs))
-        finally:
-            if type(eager) is Urgent:
-                tr.node = Urgent(tr.real)
-        return assign(input, value)
+        with tape.writing:  # no other thread writes between the value and the write
+            eager, tr.node = tr.node, tr.real  # the value and the write run together
+            try:
+                value = _fitted(name, input, function(input, *args, **kwargs))
+            finally:
+                if type(eager) is Urgent:
+                    tr.node = Urgent(tr.real)
+            return assign(input, value)
 
     write.__name__ = name
     write.__doc__ = f"`{function.__name__}` in place."

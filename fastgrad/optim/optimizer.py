@@ -209,20 +209,28 @@ class Rule:
             if type(v) is not float and isinstance(v, Tensor):
                 plain = False
             values.append(v)
+        with tape.writing:
+            self._update(tr, old, targets, gradients, options, numbers, values, flags, plain)
+
+    def _update(
+        self, tr: Any, old: Any, targets: list[Tensor], gradients: list[Tensor], options: Any, numbers: Any, values: list[Any],
+        flags: Any, plain: bool,
+    ) -> None:  # fmt: skip
         slots = []
         inside = 0  # how many of the tensors are on this trace already
         if plain:
-            epoch = tr.epoch
+            epoch, mark = tr.epoch, tr.mark
             for t in targets:
                 storage = t._storage
                 if (
                     storage is None
+                    or storage.writer is not mark
                     or storage.aliases is not None
                     or storage.shared
                     or storage.array is None
                     or storage.savers
                 ):
-                    plain = plain and _alone(t)
+                    plain = plain and _alone(tr, t)
                 e, slot = t._at
                 inside += e == epoch
                 slots.append(slot)
@@ -286,8 +294,8 @@ def follow_types(old: Sequence[list[Tensor]]) -> None:
                 t.data = t.to(p.dtype)
 
 
-def _alone(t: Tensor) -> bool:
-    """Whether a tensor has its memory for itself."""
+def _alone(tr: Any, t: Tensor) -> bool:
+    """Whether a tensor has its memory for itself; then no other trace has anything pending there any more."""
     storage = t._storage
     if storage is None or storage.array is None or not t._whole:
         return False
@@ -296,6 +304,8 @@ def _alone(t: Tensor) -> bool:
         if storage.aliases is not None:
             storage.aliases.append(weakref.ref(t))
             return False
+    if storage.writer is not tr.mark:
+        tape.claim(tr, storage)
     return not storage.savers and not (storage.shared and tape.exported(storage))
 
 

@@ -1,0 +1,211 @@
+"""Threads: what one writes every other one reads, gradients add up, and nothing is lost or kept.
+
+References are sums that a lost or doubled update would change; threads are switched between as often as Python can.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastgrad
+from fastgrad import nn, recording
+
+
+@pytest.fixture(params=[5e-3, 1e-6], ids=["as usual", "switching often"], autouse=True)
+def _switching(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(request.param)
+    yield
+    sys.setswitchinterval(before)
+
+
+def together(work: Callable[[int], None], n: int) -> None:
+    """Run `work(0)` to `work(n - 1)` in threads of their own, at the same time."""
+    errors: list[BaseException] = []
+
+    def guarded(i: int) -> None:
+        try:
+            work(i)
+        except BaseException as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=guarded, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("way", ["add_", "item", "copy_", "data"])
+def test_rows_written_by_threads_are_all_there(way: str) -> None:
+    x = fastgrad.zeros(6, 5)
+
+    def work(i: int) -> None:
+        for k in range(5):
+            if way == "add_":
+                x[i].add_(1.0)
+            elif way == "item":
+                x[i, k] = 1.0
+            elif way == "copy_":
+                x[i].copy_(fastgrad.full((5,), k + 1.0))
+            else:
+                x.data[i] += 1.0
+
+    together(work, 6)
+    assert x.tolist() == np.full((6, 5), 1.0 if way == "item" else 5.0).tolist()
+
+
+def test_updates_in_place_add_up() -> None:
+    m = nn.Linear(4, 1)
+    with fastgrad.no_grad():
+        m.weight.zero_()
+
+    def work(i: int) -> None:
+        for _ in range(30):
+            with fastgrad.no_grad():
+                m.weight.add_(1.0)
+            m(fastgrad.ones(1, 4)).sum().item()
+
+    together(work, 4)
+    assert m.weight.tolist() == [[120.0] * 4]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_of_threads_add_up(shared: bool) -> None:
+    w = fastgrad.ones(4, requires_grad=True)
+    loss = (w * 3.0).sum()
+
+    def work(i: int) -> None:
+        for _ in range(10):
+            if shared:
+                loss.backward(retain_graph=True)
+            else:
+                (w * float(i + 1)).sum().backward()
+
+    together(work, 5)
+    assert w.grad is not None
+    assert w.grad.tolist() == [150.0] * 4
+
+
+def test_each_thread_trains_its_own_while_all_read_one() -> None:
+    target = fastgrad.tensor([1.0, 2.0])
+
+    def work(i: int) -> None:
+        w = fastgrad.zeros(2, requires_grad=True)
+        o = fastgrad.optim.SGD([w], lr=0.25)
+        for _ in range(30):
+            o.zero_grad()
+            ((w - target) ** 2).sum().backward()
+            o.step()
+        assert np.allclose(w.detach().numpy(), [1, 2], atol=1e-6)
+
+    together(work, 4)
+
+
+def test_a_thread_that_waits_has_written() -> None:
+    """A worker of a pool lives on without a look at what it has recorded; others read it, write on, and so does it."""
+    w = fastgrad.zeros(3, requires_grad=True)
+    with ThreadPoolExecutor(1) as pool:
+
+        def step(by: float) -> None:
+            with fastgrad.no_grad():
+                w.add_(by)
+
+        for k in range(1, 6):
+            pool.submit(step, 1.0).result()
+            step(2.0)
+            y = w * 1.0
+            pool.submit(step, 4.0).result()
+            assert y.tolist() == [7.0 * k - 4] * 3
+            assert w.tolist() == [7.0 * k] * 3
+
+
+def test_what_was_recorded_before_another_thread_writes_keeps_its_values() -> None:
+    w = fastgrad.tensor([2.0, 3.0], requires_grad=True)
+    y = (w * w).sum()
+
+    def write(_: int) -> None:
+        with fastgrad.no_grad():
+            w.fill_(100.0)
+
+    together(write, 1)
+    y.backward()
+    assert (y.item(), w.tolist()) == (13.0, [100.0, 100.0])
+    assert w.grad is not None
+    assert w.grad.tolist() == [4.0, 6.0]
+
+
+@pytest.mark.parametrize("reader", ["compiled", "loop"])
+def test_compiled_steps_read_what_a_thread_wrote(reader: str) -> None:
+    w = fastgrad.zeros(2, requires_grad=True)
+    x = fastgrad.ones(4, 2)
+
+    @fastgrad.compile
+    def step(x: fastgrad.Tensor) -> fastgrad.Tensor:
+        w.grad = None
+        loss = (x * w).sum()
+        loss.backward()
+        with fastgrad.no_grad():
+            w.sub_(w.grad * 0.25)
+        return loss
+
+    def call() -> None:
+        if reader == "compiled":
+            step(x)
+        else:
+            step.loop(x, batch_size=4, epochs=1)
+
+    expected = 0.0
+    with ThreadPoolExecutor(1) as pool:
+
+        def write() -> None:
+            with fastgrad.no_grad():
+                w.add_(3.0)
+
+        for _ in range(8):
+            pool.submit(write).result()
+            call()
+            expected += 2.0
+            assert w.tolist() == [expected] * 2
+
+
+def test_a_compiled_step_reads_an_argument_that_a_thread_wrote() -> None:
+    x = fastgrad.zeros(3)
+    double = fastgrad.compile(lambda x: x * 2)
+    with ThreadPoolExecutor(1) as pool:
+        for k in range(1, 8):
+            pool.submit(lambda: x.add_(1.0)).result()
+            assert double(x).tolist() == [2.0 * k] * 3
+
+
+def test_threads_that_come_and_go_leave_nothing_behind() -> None:
+    w = fastgrad.zeros(4, requires_grad=True)
+    seen: list[weakref.ref[fastgrad.Tensor]] = []
+
+    def work(_: int) -> None:
+        loss = ((w - 1) ** 2).sum()
+        loss.backward()
+        with fastgrad.no_grad():
+            w.sub_(w.grad * 0.25)
+        w.grad = None
+        seen.append(weakref.ref(loss))
+
+    for _ in range(20):
+        together(work, 2)
+    gc.collect()
+    assert len(recording._traces) <= 2
+    assert all(r() is None for r in seen)
+    together(work, 1)
+    before = fastgrad.stats()["missed"]
+    together(work, 1)
+    assert fastgrad.stats()["missed"] == before, "a new thread finds the programs of those before it"
