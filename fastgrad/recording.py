@@ -335,15 +335,16 @@ class _Local(threading.local):
 class Ending:
     """Lives in a thread's local data, and so ends with the thread: what it has recorded runs then."""
 
-    __slots__ = ("_trace",)
+    __slots__ = ("_thread", "_trace")
 
     def __init__(self, tr: Trace) -> None:
         self._trace = tr
+        self._thread = threading.get_ident()
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if is_finalizing():
+        tr, thread = self._trace, self._thread
+        if is_finalizing() or thread != threading.get_ident():  # a forked child drops the data of its parent's threads
             return
-        tr, thread = self._trace, threading.get_ident()
         _ending[thread] = tr
         try:
             finish(tr)
@@ -370,6 +371,8 @@ def owner_of(epoch: int) -> Trace | None:
 
 
 def _after_fork() -> None:
+    global writing
+    writing = threading.RLock()
     for _, tr in _traces:
         tr.lock = threading.RLock()
 

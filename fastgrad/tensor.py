@@ -180,13 +180,9 @@ class Tensor(Protocols, Methods):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        value = value.detach()
-        if value._storage is None or value._storage.array is None:
-            tape.materialize(value)
-        tape.flush(tape.local.trace)
-        views.move(self, value)
-        self._meta = Signature.of(value._meta.shape, value._meta.dtype, self._meta.requires_grad)
-        self._at = STALE
+        views.set_data(self, value)
+
+    set_ = views.set_
 
     @property
     def T(self) -> Tensor:

@@ -81,6 +81,58 @@ def leave(t: Tensor) -> None:
         storage.aliases = [r for r in storage.aliases if r() is not None and r() is not t]
 
 
+def set_data(t: Tensor, value: Tensor) -> None:
+    """`t.data = value`: the tensor stands for another one's memory from now on, and keeps its own gradient flag."""
+    source = value.detach()
+    if source._storage is None or source._storage.array is None:
+        tape.materialize(source)
+    tape.flush(tape.local.trace)
+    move(t, source)
+    t._meta = Signature.of(source._meta.shape, source._meta.dtype, t._meta.requires_grad)
+    t._at = STALE
+
+
+def set_(
+    input: Tensor, source: Tensor | None = None, storage_offset: int = 0, size: Any = None, stride: Any = None
+) -> Tensor:
+    """Make a tensor stand for the memory of `source`, of the same dtype: for all that `source` stands for or, if `size` is given, for
+    that shape with these element strides (row-major by default) from an offset of the memory on. Without a source it is empty.
+
+    RuntimeError for another dtype, for a place outside of the memory, and for a leaf that requires a gradient, unless in `no_grad`.
+
+    >>> a, b = fastgrad.zeros(2), fastgrad.arange(4.0)
+    >>> a.set_(b, 1, (2,)).fill_(7.0)
+    tensor([7., 7.])
+    >>> b
+    tensor([0., 7., 7., 3.])
+    """
+    if tape.local.trace.grad_enabled and input._meta.requires_grad and input.is_leaf:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    if source is None:
+        source = input.new_empty(0)
+    elif not isinstance(source, tape.TENSOR):
+        raise TypeError(f"set_(): argument 'source' must be Tensor, not {type(source).__name__}")
+    if source._meta.dtype is not input._meta.dtype:
+        raise RuntimeError(f"Could not set tensor of type {source._meta.dtype} to a tensor of type {input._meta.dtype}")
+    set_data(input, source)
+    if size is None:
+        return input
+    shape = tuple([int(n) for n in size])
+    strides = contiguous_strides(shape) if stride is None else tuple([int(s) for s in stride])
+    if len(strides) != len(shape):
+        raise RuntimeError(f"set_(): mismatch in length of strides and shape: {list(strides)} for {list(shape)}")
+    extent = 1 + sum([(n - 1) * s for n, s in zip(shape, strides, strict=True)]) if 0 not in shape else 0
+    if min((*shape, *strides, storage_offset, 0)) < 0 or storage_offset + extent > input._storage.numel:
+        raise RuntimeError(
+            f"set_(): sizes {list(shape)}, strides {list(strides)} and offset {storage_offset} reach outside of a memory of "
+            f"{input._storage.numel} elements"
+        )
+    input._offset, input._whole = storage_offset, False
+    input._strides = None if is_contiguous(shape, strides) else strides
+    input._meta = Signature.of(shape, input._meta.dtype, input._meta.requires_grad)
+    return input
+
+
 def move(t: Tensor, source: Tensor) -> None:
     """Put a tensor on all of what another stands for: storage, offset and strides."""
     leave(t)
