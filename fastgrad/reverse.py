@@ -126,7 +126,11 @@ class Graph:
 
     def release(self, slots: Iterable[int]) -> None:
         """Give up the saved values of entries that a backward has passed, once no other entry reads any."""
-        self.released.update(slots)
+        for slot in slots:
+            if slot in self.functions:
+                self.functions[slot].release()
+            else:
+                self.released.add(slot)
         self.readers.difference_update(slots)
         if not self.readers:
             self.saved = {}
@@ -240,6 +244,7 @@ def backward_pass(
     at_sources: dict[int, list[Tensor]] = {}
     kept: dict[int, Tensor] = {}
     passed: list[int] = []
+    arrived: dict[int, Any] = {}  # gradients of results of user-defined Functions
     while heap:
         slot = -heapq.heappop(heap)
         parts = pending.pop(slot)
@@ -248,15 +253,18 @@ def backward_pass(
         if op is LEAF or op is ALIAS:
             at_sources[slot] = parts
             continue
-        g = total(parts)
-        if seen is not None:
+        g = total(parts) if parts else None  # None: a Function has returned None for it
+        if g is not None and seen is not None:
             g = seen(slot, g)
-        if slot in keep:
+        if g is not None and slot in keep:
             kept[slot] = g
         if op is arrays.function:
-            gradients = region.functions[slot](slot, g, pending)
+            gradients = region.functions[slot](region, slot, g, pending, arrived)
             if gradients is None:
                 continue
+            passed.append(slot)
+        elif g is None:
+            gradients = (None,) * len(node.operands)
         else:
             needs = _rule_reads(op, node, entries)
             if needs:
@@ -266,7 +274,12 @@ def backward_pass(
             gradients = op.gradients(g, region.value(slot), [region.value(x) for x in node.operands], node.attrs)
         for operand, gradient in zip(node.operands, gradients, strict=False):
             meta = entries[operand]
-            if gradient is None or not meta.requires_grad:
+            if not meta.requires_grad:
+                continue
+            if gradient is None:
+                if (g is None or op is arrays.function) and operand not in pending:
+                    pending[operand] = []  # a Function further back is called all the same
+                    heapq.heappush(heap, -operand)
                 continue
             gradient = sum_to(gradient, meta.shape)
             present = pending.get(operand)
@@ -414,6 +427,8 @@ def _run(
             if source is None:
                 continue
             origin = source._origin if isinstance(source, Tensor) else source
+            if not parts and (origin is None or not origin[0].functions):
+                continue
             if origin is not None:
                 starts.setdefault(origin[0], {}).setdefault(origin[1], []).extend(parts)
             else:
@@ -601,7 +616,7 @@ class _Reader:
     """A graph during one walk: every saved value is one tensor."""
 
     def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+        self.graph = graph
         self._values: dict[int, Tensor] = {}
         self.entries = graph.entries
         self.released = graph.released
@@ -610,7 +625,7 @@ class _Reader:
     def value(self, slot: int) -> Tensor:
         found = self._values.get(slot)
         if found is None:
-            found = self._values[slot] = self._graph.value(slot)
+            found = self._values[slot] = self.graph.value(slot)
         return found
 
 

@@ -71,6 +71,7 @@ class Tensor(Protocols, Methods):
     _hooks: dict[int, Any] | None = None
     _after_hooks: dict[int, Any] | None = None
     _retains: bool = False
+    _unwritable: bool = False  # a result of a Function that shares an argument's memory
     _stands_for: Tensor | None = None
     _writes: int = 0
     _number: tuple[Any, ...] | None = None  # what a Python number on the tape is made of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
+from ..ops import arrays
 from ..recording import ALIAS, LEAF, Signature
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class GradFn:
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
         """The nodes this one passes gradients to."""
         found: list[tuple[Any, int]] = []
-        for operand in self._entries[self._slot].operands:
+        entry = self._entries[self._slot]
+        for operand in entry.operands[entry.op is arrays.function :]:  # the first one of a Function is its own value
             node = self._entries[operand]
             if not node.requires_grad:
                 found.append((None, 0))

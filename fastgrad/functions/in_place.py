@@ -31,6 +31,11 @@ def _check(t: Tensor, tr: Trace) -> None:
     if tr.grad_enabled and t._meta.requires_grad:
         if t.is_leaf:
             raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        if t._unwritable:
+            raise RuntimeError(
+                "a result of an autograd Function that is one of its arguments, or a view of one, is being modified inplace: this "
+                "would override the Function's backward. Return a clone() from forward."
+            )
         base = t._base
         if base is not None and base._meta.requires_grad and base.is_leaf:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
@@ -56,8 +61,8 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
             t._writes += 1
             return t
     value_node = value._meta if type(value._meta) is Node else tr.entries()[value_slot]
-    if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
-        value_slot = _overwritten(tr, t, value_slot)  # what was overwritten gets a gradient of zeros
+    if t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
+        value_slot = _overwritten(tr, t, value_slot)
         value_node = tr.entries()[value_slot]
     storage = t._storage
     if storage is None and t._at[0] == tr.epoch:
@@ -128,8 +133,14 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
 
 
 def _overwritten(tr: Trace, t: Tensor, value_slot: int) -> int:
-    """All of a tensor replaced by a value without a history: it keeps its own, as in PyTorch."""
-    old = _handle(tr, tape.slots_of(tr, (t,))[0])
+    """All of a tensor replaced by a value without a history: it keeps its own, with a gradient of zeros for what was overwritten,
+    or as it is where the grad mode is off."""
+    slot = tape.slots_of(tr, (t,))[0]
+    if not tr.grad_enabled:
+        operands = (value_slot, slot)
+        meta, key = t._meta, (tape.REWRITTEN.code, *operands)
+        return tape.extend(tr, key, tape.REWRITTEN, operands, None, meta.shape, meta.dtype, True).slot
+    old = _handle(tr, slot)
     tr.static += 1
     try:
         made = tape.apply(overwrite, (old, _handle(tr, value_slot)))
