@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import compiled
+from . import answers
 from . import recording as tape
 from .dtypes import from_numpy_dtype
 from .execute import new_bytes
@@ -21,8 +21,8 @@ from .recording import statistics
 from .tensor import Tensor
 
 if TYPE_CHECKING:
-    from .compiled import Replay
     from .epochs import Epochs
+    from .replaying import Replay
 
 
 class Plan:
@@ -73,11 +73,13 @@ class Plan:
             return ""  # a batch takes so long that a call in Python costs nothing
         if any([meta.requires_grad for meta, _ in replay.results[replay.n_outputs :]]):
             return "the gradients it leaves have a history (create_graph)"
+        if replay.seeded:
+            return "it gives a random generator a seed"
         numbers = {number for number, (owner, key) in replay.sources if isinstance(owner, Generator) and key != "seed"}
         if any([array.dtype != np.int64 for number, _, array in replay.program._cells if number in numbers]):
             return "it does arithmetic with a random generator's counter"
         found = first(replay.template)
-        if not isinstance(found, compiled.Made) and not (isinstance(found, compiled.Found) and found.kind == "tensor"):
+        if not isinstance(found, answers.Made) and not (isinstance(found, answers.Found) and found.kind == "tensor"):
             return "its loss is one of its arguments"
         return None
 
@@ -91,7 +93,7 @@ class Plan:
     def loss(self) -> tuple[int, Any]:
         """Where a run leaves its loss, and its signature."""
         found = first(self.replay.template)
-        if isinstance(found, compiled.Made):
+        if isinstance(found, answers.Made):
             address = self.made[-1][found.number]._storage.address if self.made else 0
             return address, self.replay.results[found.number][0]
         t = found.owner
@@ -108,6 +110,8 @@ class Plan:
         for number, (owner, key) in replay.sources:
             if type(owner) is dict:
                 replay.numbers[number] = float(tape._option(owner, key))
+            elif owner == "number":
+                replay.numbers[number] = replay.computed[dict(replay.numbers_at)[number]]
             else:
                 replay.numbers[number] = owner._seed if key == "seed" else owner._offset
         program.bind_numbers(replay.numbers)

@@ -84,6 +84,8 @@ def binary(
             number = as_number(input)
             if number is None:
                 raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+            if isinstance(number, Tensor):
+                return record(number, other)
             return apply_scalar(op, other, number, not swapped)
         a, b = (other, input) if swapped else (input, other)
         epoch = tr.epoch
@@ -167,6 +169,9 @@ def _shortcut(tr: Any, key: Any, general: Callable[[Any, Any], Any], input: Any,
 
 def as_number(value: Any) -> Any:
     """The Python number in a NumPy scalar or a subclass of float or int, or None; OverflowError for more than 64 bits."""
+    on_tape = getattr(value, "on_tape", None)  # a number that `compile` computes again
+    if on_tape is not None:
+        return on_tape()
     if isinstance(value, bool):
         return bool(value)
     if isinstance(value, int):

@@ -27,11 +27,13 @@ from .kernels import epochs as kernel
 from .kernels.random import permutation_kernel
 from .kernels.sweep import WORDS
 from .recording import Signature, Storage, local
+from .structure import structure_version
 from .tensor import Tensor, handle
 
 if TYPE_CHECKING:
-    from .compiled import Compiled, Replay
+    from .compiled import Compiled
     from .recording import Trace
+    from .replaying import Replay
 
 SLICE = 0.025  # seconds that a compiled call should take at most: how soon Ctrl-C is noticed
 GROWTH = 64  # by how much the next slice may be longer than the last
@@ -327,8 +329,8 @@ class Epochs:
     def _usable(self, tr: Trace, rows: int) -> list[Plan]:
         """The plans of all replays that accept a batch of so many rows as things are now."""
         step = self.step
-        if not step._is_current():
-            return []
+        if step._structure != structure_version[0]:
+            step._forget_modules()
         windows = self._windows.get(rows)
         if windows is None:
             windows = self._windows[rows] = [
@@ -337,7 +339,10 @@ class Epochs:
             ]
         flat: list[Any] = []
         found = []
-        for replay in step._replays.get(step._key(tr, (*self.before, *windows), {}, flat), ()):
+        key = step._key(tr, (*self.before, *windows), {}, flat)
+        if step._always or key in step._plain:
+            self.reason = "it depends on what can't be watched, or changes what exists outside of it"
+        for replay in step._found(key, flat):
             plan = self._plans.get(id(replay))
             if plan is None:
                 plan = self._plans[id(replay)] = self._plan(replay)

@@ -8,18 +8,19 @@ would cost more than the sweep. The function returns `miss` whenever anything is
 from __future__ import annotations
 
 from sys import getrefcount
-from types import CellType
 from typing import TYPE_CHECKING, Any
 
 from . import execute
 from . import recording as tape
+from .answers import Computed, Copied, Found, Fresh, Made, Remade, Seen, rebuild
 from .dtypes import float32
 from .recording import Signature
+from .structure import structure_version
 from .tensor import handle
+from .watching.numbers import MISS, same
 
 if TYPE_CHECKING:
-    from .compiled import Replay
-    from .names import Names
+    from .replaying import Replay
 
 
 class _Writer:
@@ -39,8 +40,8 @@ class _Writer:
         self.lines.append("    " + text)
 
 
-def is_simple(replay: Replay, arguments: list[Any], names: Names) -> bool:
-    """Whether a replay is of the kind that can be written out: whole tensors and floats, no guards, no graph left behind."""
+def is_simple(replay: Replay, arguments: list[Any]) -> bool:
+    """Whether a replay is of the kind that can be written out: whole tensors and numbers, no guards, no graph left behind."""
     if (
         replay.overlaps
         or len(arguments) > 6
@@ -52,23 +53,19 @@ def is_simple(replay: Replay, arguments: list[Any], names: Names) -> bool:
         or any([place[0] != "tensor" for place in replay.written_at])
     ):
         return False
-    if any([type(owner) is not dict and owner != "argument" for _, (owner, _) in replay.sources]):
+    if any([type(owner) is not dict and type(owner) is not str for _, (owner, _) in replay.sources]) or replay.seeded:
         return False
-    if any([isinstance(c, CellType) and not _is_bound(c) for c, _, _ in names.bindings]):
-        return False
-    if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) is float for a in arguments]):
+    if not all([(isinstance(a, tape.TENSOR) and a._whole) or type(a) in (float, int) for a in arguments]):
         return False
     return not any([rest is not None for _, _, rest in replay.from_arguments]) and not any(
         [rest is not None for rest in replay.known_rests]
     )
 
 
-def specialize(
-    replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int], miss: Any
-) -> Any:
+def specialize(replay: Replay, arguments: list[Any], grad_enabled: bool, miss: Any) -> Any:
     """The function `(trace, *arguments)` for a replay that `is_simple`."""
     writer = _Writer()
-    _check(writer, replay, arguments, grad_enabled, names, structure)
+    _check(writer, replay, arguments, grad_enabled)
     _inputs(writer, replay)
     _numbers(writer, replay)
     made = _outputs(writer, replay)
@@ -96,40 +93,31 @@ def specialize(
     return scope["step"]
 
 
-def _is_bound(cell: CellType) -> bool:
-    try:
-        return cell.cell_contents is cell.cell_contents
-    except ValueError:
-        return False
-
-
-def _check(
-    writer: _Writer, replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]
-) -> None:
+def _check(writer: _Writer, replay: Replay, arguments: list[Any], grad_enabled: bool) -> None:
     """Leave unless arguments, names, modules, gradients and memory are as they were."""
     mark = writer.name(tape.local.trace.mark)
     tests = [
         f"tr is not {writer.name(tape.local.trace)}",
         f"tr.grad_enabled is not {grad_enabled}",
-        f"{writer.name(structure)}[0] != {structure[0]}",
+        f"{writer.name(structure_version)}[0] != {replay.structure}",
     ]
     if replay.flags is not None:  # the machine's way has bound something
         tests.append(f"{writer.name(replay.flags)}[0]")
     for k, a in enumerate(arguments):
-        if type(a) is float:
-            tests.append(f"type(a{k}) is not float")
+        if type(a) in (float, int):
+            tests.append(f"type(a{k}) is not {type(a).__name__}")
         else:
             tests += [f"not isinstance(a{k}, Tensor)", f"a{k}._meta is not {writer.name(a._meta)}", f"not a{k}._whole"]
             tests.append(f"a{k}._storage is None or a{k}._storage.writer not in (None, {mark})")
-    for container, key, value in (*names.bindings, *replay.capture.held):
+    tests += [f"not {writer.name(same)}(a{k}, {writer.name(value)})" for k, value in replay.pinned]
+    tests += [load.test(writer) for load in replay.loads]
+    for container, key, value in replay.capture.held:
         held, bound = writer.name(container), writer.name(value)
-        if isinstance(container, CellType):
-            tests.append(f"{held}.cell_contents is not {bound}")
-        elif isinstance(container, dict):
+        if isinstance(container, dict):
             tests.append(f"{held}.get({writer.name(key)}) is not {bound}")
         else:
             tests.append(f"not (-len({held}) <= {key} < len({held}) and {held}[{key}] is {bound})")
-    tensors = [k for k, a in enumerate(arguments) if type(a) is not float]
+    tensors = [k for k, a in enumerate(arguments) if isinstance(a, tape.TENSOR)]
     for k in tensors:
         if replay.written:
             tests.append(f"a{k}._storage in {writer.name(replay.known_storages)}")
@@ -150,6 +138,10 @@ def _check(
         tests.append(f"tr.arena is not {writer.name(tape.local.trace.arena)}")
     for test in tests:
         writer.line(f"if {test}: return miss")
+    if replay.numbers_of is not None:
+        given = "".join([f"a{k}, " for k in range(len(arguments))])
+        writer.line(f"computed = {writer.name(replay.numbers_of)}(({given}))")
+        writer.line(f"if computed is {writer.name(MISS)}: return miss")
 
 
 def _inputs(writer: _Writer, replay: Replay) -> None:
@@ -169,8 +161,11 @@ def _numbers(writer: _Writer, replay: Replay) -> None:
         return
     numbers, bind = writer.name(replay.numbers), writer.name(replay.program.bind_numbers)
     option = writer.name(tape._option)
+    computed = dict(replay.numbers_at)
     for i, (owner, key) in replay.sources:
-        if owner == "argument":
+        if owner == "number":
+            value = f"computed[{computed[i]}]"
+        elif owner == "argument":
             value = f"a{key}"
         elif type(key) is str:
             value = f"{writer.name(owner)}[{key!r}]"
@@ -219,18 +214,23 @@ HELD = _counts([handle(Signature.of((), float32), execute.new_storage(1, float32
 
 
 def _result(writer: _Writer, template: Any, made: list[str]) -> str:
-    from .compiled import Found, Made, Seen
-
-    if type(template) is Made:
+    kind = type(template)
+    if kind is Made:
         return made[template.number]
-    if type(template) is Found:
+    if kind is Found:
         return f"a{template.owner}" if template.kind == "argument" else writer.name(template.owner)
-    if type(template) is Seen:
-        return f"{writer.name(template.of)}(a{template.argument})"
-    if type(template) is tuple:
+    if kind is Seen:
+        return f"{writer.name(template.of)}({_result(writer, template.base, made)}, [{', '.join(made)}])"
+    if kind is Computed:
+        return f"computed[{template.place}]"
+    if kind is tuple:
         return "(" + "".join([_result(writer, x, made) + ", " for x in template]) + ")"
-    if type(template) is list:
-        return "[" + ", ".join([_result(writer, x, made) for x in template]) + "]"
-    if type(template) is dict:
-        return "{" + ", ".join([f"{writer.name(k)}: {_result(writer, v, made)}" for k, v in template.items()]) + "}"
+    if kind is Fresh and template.kind is list:
+        return "[" + ", ".join([_result(writer, x, made) for x in template.values]) + "]"
+    if kind is Fresh and template.kind is dict:
+        return (
+            "{" + ", ".join([f"{writer.name(k)}: {_result(writer, v, made)}" for k, v in template.values.items()]) + "}"
+        )
+    if kind in (Fresh, Remade, Copied):
+        return f"{writer.name(rebuild)}({writer.name(template)}, [{', '.join(made)}], [], ())"
     return writer.name(template)

@@ -8,44 +8,47 @@ step go the written way. Words of the program are the only record of what is bou
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
-from types import CellType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from . import layouts
 from . import recording as tape
+from .answers import Made
 from .facts import LET_GO, Rows, Unfit, facts, flat, records
 from .kernels import entrance as at
+from .structure import structure_version
 from .tensor import Tensor
+from .watching.numbers import Expression
+from .watching.watch import MISSING, Load
 
 if TYPE_CHECKING:
-    from .compiled import Replay
-    from .names import Names
+    from .replaying import Replay
 
 _FIXED = (float, int, bool, str, type(None))  # objects that stay what they are
 
 
-def table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]) -> Any:
+def table(replay: Replay, arguments: list[Any], grad_enabled: bool) -> Any:
     """The table of a replay that `specialize.is_simple` accepts; None if it cannot be told in rows."""
     try:
-        return _table(replay, arguments, grad_enabled, names, structure)
+        return _table(replay, arguments, grad_enabled)
     except (Unfit, at.Unknown):
         return None
 
 
-def _table(replay: Replay, arguments: list[Any], grad_enabled: bool, names: Names, structure: list[int]) -> at.Table:
+def _table(replay: Replay, arguments: list[Any], grad_enabled: bool) -> at.Table:
     program = replay.program
     if (program.error_cell is not None and not program.checks_first) or len(replay.results) > at.MOST_RESULTS:
         raise Unfit
     known = facts()
     rows = Rows()
-    _names(rows, names, replay)
+    numbers = _read(rows, replay, known)
     header = {
         at.FACTS: known.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), **records(program), at.RELEASE: int(replay.work > LET_GO),
         at.RETURN: _answer(replay), at.RESULTS: len(replay.hands), at.INPUTS: len(replay.from_arguments),
     }  # fmt: skip
-    _state(rows, replay, grad_enabled, structure)
+    _state(rows, replay, grad_enabled)
     _arguments(rows, replay, arguments)
-    _numbers(rows, replay)
+    _numbers(rows, replay, numbers)
     _memory(rows, replay)
     versions = [rows.field(t._storage, "version") for _, t, *_ in replay.written_at]
     gradients: list[int] = []
@@ -80,26 +83,46 @@ def install(kind: Any) -> None:
 _installed: list[Any] = []
 
 
-def _names(rows: Rows, names: Names, replay: Replay) -> None:
-    """Names and options: dicts come first, because comparing keys may run foreign code."""
+def _read(rows: Rows, replay: Replay, known: at.Table) -> dict[int, Any]:
+    """What the function read, and options: dicts come first, because comparing keys may run foreign code. Numbers in dicts are
+    read again (the answer: their places by number); what follows from others in state holds while those are the same objects."""
     later: list[tuple[int, ...]] = []
-    for container, key, value in (*names.bindings, *replay.capture.held):
-        kind = type(container)
-        if kind is CellType:
-            later.append((at.IS, rows.of(container) + at.cell(), rows.of(value)))
-        elif kind is dict or kind is defaultdict:
-            rows.add(at.ENTRY, rows.of(container), rows.of(key), rows.of(value))
-        elif kind is list and type(key) is int and key >= 0:
-            later.append((at.ITEM, rows.of(container), key, rows.of(value)))
-        elif kind is not tuple:
+    numbers: dict[int, Any] = {}
+    fixed = list(replay.loads)
+    dependent = {id(x): x for e, _ in replay.conditions for x in leaves(e)}
+    for number, (owner, source) in replay.sources:
+        if owner != "number":
+            continue
+        found = leaves(source)
+        load = found[0]
+        if (
+            source.function is None
+            and load.kind == "entry"
+            and type(source.value) is float
+            and type(load.container) is dict
+        ):
+            numbers[number] = load
+        elif type(source.value) is float:
+            dependent |= {id(x): x for x in found}
+        else:
             raise Unfit
+    dependent |= {id(x): x for x in replay.unused}
+    fixed += dependent.values()
+    type_at = at.words(known.address, at.TYPE + 1)[at.TYPE]
+    for load in fixed:
+        _load(rows, load, later, type_at)
+    for container, key, value in replay.capture.held:
+        if isinstance(container, dict):
+            rows.add(at.ENTRY, rows.of(container), rows.of(key), rows.of(value))
+        else:
+            later.append((at.ITEM, rows.of(container), key, rows.of(value)))
     for options, key, truth in replay.capture.switches:
         value = options[key]
         if type(options) is not dict or type(value) not in _FIXED:
             raise Unfit
         rows.add(at.TRUTH, rows.of(options), rows.of(key), rows.of(value), int(truth))
     for _, (owner, wanted) in replay.sources:
-        if owner == "argument" or (type(wanted) is str and type(owner[wanted]) is float):
+        if type(owner) is str or (type(wanted) is str and type(owner[wanted]) is float):
             continue
         name = wanted if type(wanted) is str else wanted[0]
         for key in (name,) if type(name) is str else name:  # what is no float, or the source of one: the same objects
@@ -110,14 +133,64 @@ def _names(rows: Rows, names: Names, replay: Replay) -> None:
             rows.add(at.ENTRY, rows.of(owner), rows.of(key), rows.of(value))
     for row in later:
         rows.add(*row)
+    return numbers
 
 
-def _state(rows: Rows, replay: Replay, grad_enabled: bool, structure: list[int]) -> None:
+def leaves(expression: Expression) -> list[Any]:
+    """The loads that a number follows from; Unfit if it follows from arguments."""
+    found, stack, seen = [], [expression], set()
+    while stack:
+        x = stack.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if x.function is not None:
+            stack += [y for y in x.operands if isinstance(y, Expression)]
+        elif isinstance(x.operands[0], Load):
+            found.append(x.operands[0])
+        else:
+            raise Unfit
+    return found
+
+
+def _load(rows: Rows, load: Load, later: list[tuple[int, ...]], type_at: int) -> None:
+    """The row of one thing that was read: the same object, or nothing, stands there. May be stricter than `Load.holds`."""
+    held, kind = load.container, load.kind
+    value = load.read()
+    if not load.holds():
+        raise Unfit
+    wanted = 0 if value is MISSING else rows.of(value)
+    if kind == "entry":
+        rows.add(at.ENTRY, rows.of(held), rows.of(load.key), wanted)
+    elif kind == "cell":
+        later.append((at.IS, rows.of(held) + at.cell(), wanted))
+    elif kind == "item" and value is not MISSING:
+        later.append((at.ITEM, rows.of(held), load.key, wanted))
+    elif kind == "type":
+        later.append((at.IS, rows.of(held) + type_at, wanted))
+    elif kind == "length":
+        of: Any = type(held)
+        later.append((at.IS, rows.of(held) + layouts.length(of), value))
+    elif kind == "mro":
+        later.append((at.IS, rows.of(held) + layouts.order(), wanted))
+    elif kind == "dict":
+        rows.of(held)
+        later.append((at.IS, layouts.own_dict(held), wanted))
+    elif kind == "slot" and type(held).__setattr__ is object.__setattr__:
+        later.append((at.IS, rows.of(held) + at.slot(load.key.__objclass__, load.key.__name__), wanted))
+    elif kind == "field" and type(held) is FunctionType:
+        empty = value is None  # a missing tuple or dict of defaults is no object
+        later.append((at.IS, rows.of(held) + layouts.of_function(load.key), 0 if empty else wanted))
+    else:
+        raise Unfit
+
+
+def _state(rows: Rows, replay: Replay, grad_enabled: bool) -> None:
     """Nothing pending, captured or run at once; modules, leaves and their memory as they were."""
     tr = tape.local.trace
     rows.add(at.SAME, rows.field(tr, "node"), rows.field(tr, "root"))
     rows.add(at.IS, rows.field(tr, "grad_enabled"), id(grad_enabled))
-    rows.add(at.ITEM, rows.of(structure), 0, rows.of(structure[0]))
+    rows.add(at.ITEM, rows.of(structure_version), 0, rows.of(structure_version[0]))
     for t, meta, storage in zip(replay.known, replay.metas, replay.storages, strict=True):
         rows.add(at.IS, rows.field(t, "_meta", Tensor), rows.of(meta))
         rows.add(at.IS, rows.field(t, "_storage", Tensor), rows.of(storage))
@@ -136,6 +209,8 @@ def _arguments(rows: Rows, replay: Replay, arguments: list[Any]) -> None:
     """The arguments' types, and whose memory they lie in."""
     tensors = [k for k, a in enumerate(arguments) if isinstance(a, Tensor)]
     for k, a in enumerate(arguments):
+        if type(a) is int:
+            raise Unfit
         if k in tensors:
             rows.add(at.TENSOR, k, rows.of(type(a)), rows.of(a._meta))
         else:
@@ -148,13 +223,21 @@ def _arguments(rows: Rows, replay: Replay, arguments: list[Any]) -> None:
             rows.add(at.DISTINCT, i, k)
 
 
-def _numbers(rows: Rows, replay: Replay) -> None:
+def _numbers(rows: Rows, replay: Replay, found: dict[int, Any]) -> None:
     """Numbers that are read again in every call."""
+    computed = dict(replay.numbers_at)
     for i, (owner, key) in replay.sources:
         cells = replay.program.cells_of(i)
         if cells is None:
             raise Unfit
-        if owner == "argument":
+        if owner == "number":
+            if i in found:
+                load = found[i]
+                rows.add(at.OPTION, rows.of(load.container), rows.of(load.key), 0, len(cells), cells=(3, flat(cells)))
+            else:
+                bits = struct.unpack("q", struct.pack("d", replay.computed[computed[i]]))[0]
+                rows.add(at.VALUE, bits, 0, len(cells), cells=(2, flat(cells)))
+        elif owner == "argument":
             rows.add(at.ARGUMENT, key, 0, len(cells), cells=(2, flat(cells)))
         elif type(key) is str and type(owner[key]) is float:
             if type(owner) is not dict:
@@ -182,8 +265,6 @@ def _memory(rows: Rows, replay: Replay) -> None:
 
 
 def _answer(replay: Replay) -> int:
-    from .compiled import Made
-
     template = replay.template
     if template is None:
         return at.NOTHING

@@ -31,7 +31,7 @@ def data(*shape: int, dtype: str = "float64", grad: bool = False) -> Any:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The programs that have been planned."""
     made: list[Any] = []
-    for module in (execute, torch.compiled):
+    for module in (execute, torch.replaying):
         original = module.plan
 
         def plan(*args: Any, original: Any = original, **options: Any) -> Any:
@@ -566,12 +566,12 @@ def test_planning_takes_time_in_proportion(plans: list[Any]) -> None:
 
         best = 1e9
         arguments: list[Any] = []
-        original = torch.compiled.plan
-        torch.compiled.plan = lambda *given, **options: arguments.append(given) or original(*given, **options)
+        original = torch.replaying.plan
+        torch.replaying.plan = lambda *given, **options: arguments.append(given) or original(*given, **options)
         try:
             step(torch.tensor([0.5, 0.25]))
         finally:
-            torch.compiled.plan = original
+            torch.replaying.plan = original
         for _ in range(3):
             start = time.process_time()
             original(*arguments[0])

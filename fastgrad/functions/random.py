@@ -38,6 +38,9 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream that belongs to a seed."""
+        capture = tape.local.trace.capture
+        if capture is not None:
+            capture.seed(self)
         self._seed = int(seed) & 0x7FFFFFFFFFFFFFFF
         self._offset = 0
         return self

@@ -6,7 +6,7 @@ costs no call of `__getattr__`; a `Table` keeps both the same, whoever writes to
 alone.
 
 `structure_version[0]` counts changes of any module: whoever replays a recorded step looks at it to notice that a
-parameter, buffer, submodule, mode, hook or other attribute is not the one it recorded with.
+parameter, buffer, submodule, mode, hook or other attribute is not the one it recorded with (floats it reads anew).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..structure import Counted, structure_version
 from ..tensor import Tensor
 from .parameter import Parameter
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["Registry", "Table", "structure_version", "type_name"]
-
-structure_version = [0]
 
 _ABSENT = object()
 
@@ -39,6 +38,8 @@ class Table(dict[str, Any]):
         self.update(items or {})
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if self.get(name, _ABSENT) is value and (own := self._owner()) is not None and own.__dict__.get(name, _ABSENT) is value:
+            return  # as in `self.count += 1` of a buffer
         super().__setitem__(name, value)
         if (owner := self._owner()) is not None:
             owner.__dict__[name] = value
@@ -85,7 +86,7 @@ class Table(dict[str, Any]):
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
-class Registry:
+class Registry(Counted):
     """Base class of Module: attribute access with registration; all else is Module's."""
 
     _parameters: dict[str, Parameter | None]
@@ -138,7 +139,10 @@ class Registry:
                     self._refuse(value, "buffer", name, "fastgrad.Tensor")
             table[name] = value
         else:
-            if own.get(name, _ABSENT) is not value:
+            before = own.get(name, _ABSENT)
+            if before is not value and not (
+                type(before) is float and type(value) is float
+            ):  # which `compile` reads anew
                 structure_version[0] += 1
             super().__setattr__(name, value)
 

@@ -1,0 +1,261 @@
+"""What a captured function returned, as a template that later calls fill in.
+
+Tensors are results made anew (`Made`), tensors that exist (`Found`), or other handles on the memory of one of both (`Seen`); numbers
+that depend on arguments or state are computed again (`Computed`). Containers made by the call are made again; others are returned.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import recording as tape
+from .functions.views import place, strides_of
+from .recording import Signature, Trace
+from .tensor import Tensor
+from .watching.attributes import own_dict
+from .watching.numbers import Expression, Real, Whole
+
+if TYPE_CHECKING:
+    from .capture import Capture
+
+_ATOMS = (int, float, bool, str, bytes, complex, type(None), np.generic, type, tape.dtypes.dtype)
+
+
+class Unanswerable(Exception):
+    """A result that can't be made anew: what it is."""
+
+
+class Made:
+    """A result made anew by every call, by its number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Found:
+    """A result that exists already: an argument, or a tensor the function knows."""
+
+    __slots__ = ("kind", "owner")
+
+    def __init__(self, kind: str, owner: Any) -> None:
+        self.kind = kind
+        self.owner = owner
+
+
+class Seen:
+    """Another handle on the memory of an argument, of a tensor that the function knows, or of a result."""
+
+    __slots__ = ("base", "meta", "number", "offset", "strides", "whole")
+
+    def __init__(self, base: Made | Found, t: Tensor, meta: Signature, offset: int, number: int | None) -> None:
+        self.base = base
+        self.meta = meta
+        self.offset = offset
+        self.strides = strides_of(t)
+        self.whole = t._whole
+        self.number = number  # of the result that has its history, if it has one
+
+    def of(self, base: Tensor, made: list[Tensor]) -> Tensor:
+        """The handle for this call."""
+        t = tape.blank(tape.STALE, self.meta)
+        t._base = base
+        if self.number is not None:
+            t._origin = made[self.number]._origin
+        return place(t, base, self.strides, self.offset, self.whole)
+
+
+class Computed:
+    """A number that is computed again, by its place among those."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
+class Remade:
+    """An object made by the call: its class and what its attributes are."""
+
+    __slots__ = ("attributes", "kind")
+
+    def __init__(self, kind: type, attributes: dict[str, Any]) -> None:
+        self.kind = kind
+        self.attributes = attributes
+
+
+class Copied:
+    """An array or a set made by the call."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Template:
+    """Makes the template of one answer; collects the tensors that the call must hand over."""
+
+    def __init__(self, tr: Trace, capture: Capture) -> None:
+        self.tr = tr
+        self.capture = capture
+        self.wanted: list[Tensor] = []  # results, in the order of their numbers
+        self.computed: list[Expression] = []
+        self.views: list[tuple[Tensor, Made, int]] = []  # handles that the first call puts on a result's memory
+        self._known: dict[int, Any] = {}
+        self._bases: dict[Any, Made] = {}  # storage -> the result that is all of it
+        self._places: dict[int, int] = {}
+        self._here = {id(t): t for t in capture.tensors()}
+
+    def of(self, value: Any) -> Any:
+        """The template of a value."""
+        if isinstance(value, Tensor):
+            found = self._known.get(id(value))
+            if found is None:
+                found = self._known[id(value)] = self._tensor(value)
+            return found
+        kind = type(value)
+        if kind is Real or kind is Whole:
+            place = self._places.setdefault(id(value.expression), len(self.computed))
+            if place == len(self.computed):
+                self.computed.append(value.expression)
+            return Computed(place)
+        capture = self.capture
+        among = id(value) in capture.containers
+        if isinstance(value, tuple):
+            values = [self.of(capture.items.get((id(value), k), v) if among else v) for k, v in enumerate(value)]
+            return (
+                kind(*values) if hasattr(value, "_fields") else kind(values) if kind is tuple else self._refuse(value)
+            )
+        if isinstance(value, (list, dict)):
+            if among:
+                raise Unanswerable(f"a {kind.__name__} that is one of its arguments is returned")
+            if not capture.is_fresh(value):
+                return value
+            if isinstance(value, dict) and kind.__init__ is dict.__init__:
+                return Fresh(kind, {k: self.of(v) for k, v in value.items()})
+            return Fresh(kind, [self.of(v) for v in value]) if kind is list else self._refuse(value)
+        if isinstance(value, _ATOMS) or (not capture.is_fresh(value) and not callable(value)):
+            return value
+        if isinstance(value, np.ndarray) or kind in (set, bytearray):
+            if kind is set and not all([isinstance(x, _ATOMS) for x in value]):
+                self._refuse(value)
+            return Copied(value)
+        own = own_dict(value)
+        if own is None or kind.__basicsize__ > _Plain.__basicsize__ or not kind.__flags__ & (1 << 9):
+            return self._refuse(value)
+        return Remade(kind, {k: self.of(v) for k, v in own.items()})
+
+    def _refuse(self, value: Any) -> Any:
+        raise Unanswerable(f"it returns an object of type {type(value).__name__}")
+
+    # ---- tensors
+
+    def want(self, t: Tensor) -> Made:
+        """A tensor that every call makes."""
+        self.wanted.append(t)
+        return Made(len(self.wanted) - 1)
+
+    def _tensor(self, t: Tensor) -> Any:
+        tr, capture = self.tr, self.capture
+        where = capture.by_tensor.get(id(t))
+        if where is not None:
+            return Found(*where)
+        if id(t) in self._here and type(t._meta) is Signature and t._storage.array is not None:
+            return Found("tensor", t)
+        storage = t._storage
+        if storage is None or (t._at[0] == tr.epoch and t._whole and storage.aliases is None):
+            return self.want(t)
+        if storage.array is not None:
+            return self._handle(t)
+        base = self._bases.get(storage)
+        if base is None and storage.at[0] == tr.epoch:
+            whole = self._all_of(t)
+            base = self._bases[storage] = self.want(whole)
+            if whole is t:
+                return base
+        if base is None:
+            return self.want(t)
+        number = self.want(t).number if t._meta.requires_grad else None
+        self.views.append((t, base, t._offset))
+        return Seen(base, t, _signature(t), t._offset, number)
+
+    def _all_of(self, t: Tensor) -> Tensor:
+        """A tensor that is all of a pending storage: one of the handles, or one for the purpose."""
+        storage = t._storage
+        for reference in (lambda: t, *(storage.aliases or ())):
+            other = reference()
+            if other is not None and other._whole and other._at == storage.at and not other._detached:
+                return other  # type: ignore[no-any-return]
+        return tape.blank(storage.at, self.tr.entries()[storage.at[1]])  # type: ignore[no-any-return]
+
+    def _handle(self, t: Tensor) -> Any:
+        """A tensor on memory that exists."""
+        capture, storage = self.capture, t._storage
+        owner = capture.by_storage.get(storage)
+        base: Any = None
+        offset = 0
+        if owner is not None and owner[0] == "argument":
+            base, offset = Found("argument", owner[1]), owner[2]
+        else:
+            found = next((x for x in self._here.values() if x._storage is storage), None)
+            if found is not None:
+                base, offset = Found("tensor", found), found._offset
+        if base is None:
+            return self.want(t) if t._at[0] == self.tr.epoch and type(t._meta) is not Signature else Found("tensor", t)
+        number = self.want(t).number if t._meta.requires_grad else None
+        return Seen(base, t, _signature(t), t._offset - offset, number)
+
+
+class _Plain:
+    """An object with a dict and nothing else."""
+
+
+def _signature(t: Tensor) -> Signature:
+    return t._meta if type(t._meta) is Signature else t._meta.signature  # type: ignore[no-any-return]
+
+
+def rebuild(value: Any, made: list[Tensor], arguments: list[Any], numbers: tuple[Any, ...]) -> Any:
+    """The answer of one call."""
+    kind = type(value)
+    if kind is Made:
+        return made[value.number]
+    if kind is Found:
+        return arguments[value.owner] if value.kind == "argument" else value.owner
+    if kind is Seen:
+        return value.of(rebuild(value.base, made, arguments, numbers), made)
+    if kind is Computed:
+        return numbers[value.place]
+    if kind is Remade:
+        thing = object.__new__(value.kind)
+        thing.__dict__.update({k: rebuild(v, made, arguments, numbers) for k, v in value.attributes.items()})
+        return thing
+    if kind is Copied:
+        return copy.copy(value.value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return kind(*[rebuild(v, made, arguments, numbers) for v in value])
+    if kind is tuple:
+        return tuple([rebuild(v, made, arguments, numbers) for v in value])
+    if isinstance(value, Fresh):
+        return value.again(made, arguments, numbers)
+    return value
+
+
+class Fresh:
+    """A list or dict made by the call."""
+
+    __slots__ = ("kind", "values")
+
+    def __init__(self, kind: type, values: Any) -> None:
+        self.kind = kind
+        self.values = values
+
+    def again(self, made: list[Tensor], arguments: list[Any], numbers: tuple[Any, ...]) -> Any:
+        """One for this call."""
+        if type(self.values) is dict:
+            return self.kind({k: rebuild(v, made, arguments, numbers) for k, v in self.values.items()})
+        return self.kind([rebuild(v, made, arguments, numbers) for v in self.values])
