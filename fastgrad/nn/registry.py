@@ -38,7 +38,11 @@ class Table(dict[str, Any]):
         self.update(items or {})
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if self.get(name, _ABSENT) is value and (own := self._owner()) is not None and own.__dict__.get(name, _ABSENT) is value:
+        if (
+            self.get(name, _ABSENT) is value
+            and (own := self._owner()) is not None
+            and own.__dict__.get(name, _ABSENT) is value
+        ):
             return  # as in `self.count += 1` of a buffer
         super().__setitem__(name, value)
         if (owner := self._owner()) is not None:
