@@ -169,14 +169,14 @@ class Methods:
         """Own elements where the condition is true, else those of `other`."""
         return pointwise.where(condition, self, other)
 
-    def softmax(self: Any, dim: Any, dtype: Any = None) -> Tensor:
+    def softmax(self: Any, *args: Any, **kwargs: Any) -> Any:
         """See `fastgrad.nn.functional.softmax`."""
         from .nn.functional import softmax
 
-        return softmax(self, dim, dtype=dtype)
+        return softmax(self, *args, **kwargs)
 
-    def log_softmax(self: Any, dim: Any, dtype: Any = None) -> Tensor:
+    def log_softmax(self: Any, *args: Any, **kwargs: Any) -> Any:
         """See `fastgrad.nn.functional.log_softmax`."""
         from .nn.functional import log_softmax
 
-        return log_softmax(self, dim, dtype=dtype)
+        return log_softmax(self, *args, **kwargs)

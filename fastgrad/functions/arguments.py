@@ -5,14 +5,40 @@ NumPy's scalars are numbers like Python's, and so are tensors of one number wher
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from .. import recording as tape
 from ..dispatch import as_number
 from ..dtypes import BOOL, FLOAT, dtype, iinfo
 
 _LARGEST_FLOAT32 = 3.4028234663852886e38
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
+
+
+def numpy_names(function: F) -> F:
+    """A function that takes NumPy's names of its arguments, too: `axis` for `dim`, `keepdims`, `x`, `x1` and `x2`."""
+    own = set(inspect.signature(function).parameters)
+    others = {theirs: ours for theirs, ours in _NAMES.items() if ours in own and theirs not in own}
+
+    @functools.wraps(function)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        if kwargs and not own >= kwargs.keys():
+            for theirs in others.keys() & kwargs.keys():
+                if others[theirs] in kwargs:
+                    raise TypeError(
+                        f"{function.__name__}() got both {others[theirs]} and {theirs}, which are one argument"
+                    )
+                kwargs[others[theirs]] = kwargs.pop(theirs)
+        return function(*args, **kwargs)
+
+    return named  # type: ignore[return-value]
 
 
 def type_of(value: Any) -> str:

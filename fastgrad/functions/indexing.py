@@ -19,7 +19,7 @@ from ..ops import arrays
 from ..ops.elementwise import where_op
 from ..ops.table import CONVERT
 from ..recording import count
-from .arguments import fit, number, type_of
+from .arguments import fit, integer, number, numpy_names, type_of
 from .creation import as_tensor, wrap
 from .data import array_of
 from .reductions import wrap_dim
@@ -69,6 +69,22 @@ def _check_mask(mask: Tensor, shape: tuple[int, ...], d: int) -> None:
             f"The shape of the mask {list(mask.shape)} at index {d} does not match the shape of the indexed tensor "
             f"{list(shape)} at index {d}"
         )
+
+
+def _check_known(index: Tensor, size: int, d: int) -> None:
+    """IndexError at once where positions to be written to lie in memory, so that a caught error has changed nothing.
+
+    Positions that are still to be computed are checked by the kernel.
+    """
+    tr, storage = tape.local.trace, index._storage
+    if storage is None or storage.array is None or storage in tr.written or tr.capture is not None or tr.static:
+        return
+    if index._meta.numel:
+        values = index._view_of_memory()
+        low, high = int(values.min()), int(values.max())
+        if low < -size or high >= size:
+            wrong = low if low < -size else high
+            raise IndexError(f"index {wrong} is out of bounds for dimension {d} with size {size}")
 
 
 def _written(name: str, input: Tensor, value: Any) -> Tensor:
@@ -285,6 +301,9 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     if all([p is None for p in positions]):
         (copy_ if isinstance(value, tape.TENSOR) else fill_)(target, value)
         return
+    for d, p in enumerate(positions):
+        if p is not None:
+            _check_known(p, target.shape[d], d)
     if isinstance(value, tape.TENSOR) and number_of_one and all([p.masked for p in parts if isinstance(p, _Position)]):
         value = value.to(input.dtype)
     try:
@@ -341,11 +360,16 @@ def _positions(name: str, index: Any) -> Tensor:
     return index if index.dtype is int64 else index.to(int64)
 
 
+@numpy_names
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices at positions along a dimension."""
     index = _positions("index_select", index)
     if index.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector")
+    if not input.ndim:
+        if index.numel() != 1:
+            raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)")
+        return index_select(input.reshape(1), dim, index).reshape(())
     return tape.apply(arrays.take, (input, index.reshape(-1)), wrap_dim("index_select", dim, input.ndim))
 
 
@@ -354,11 +378,19 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     return tape.apply(arrays.index, (input.reshape(-1), _positions("take", index)), 0)
 
 
+@numpy_names
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """`out[i][j] = input[index[i][j]][j]` for dim 0, and so on: index has as many dimensions as input."""
     index = _positions("gather", index)
     dim = wrap_dim("gather", dim, input.ndim)
+    if input.ndim * index.ndim == 0 and input.ndim + index.ndim < 2:  # a number is a vector of one
+        return gather(_vector(input), dim, _vector(index)).reshape(index.shape)
     return tape.apply(arrays.gather, (_fitted("gather", input, dim, index), index), dim)
+
+
+def _vector(t: Any) -> Any:
+    """A number as a vector of one."""
+    return t.reshape(1) if isinstance(t, tape.TENSOR) and not t.ndim else t
 
 
 def _fitted(name: str, big: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -385,6 +417,8 @@ def _fitted(name: str, big: Tensor, dim: int, index: Tensor) -> Tensor:
 def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     index = _positions(name, index)
     dim = wrap_dim(name, dim, input.ndim)
+    if not input.ndim:
+        return _scattered(name, op, _vector(input), dim, _vector(index), _vector(src)).reshape(())
     if not isinstance(src, tape.TENSOR):
         src = tape.apply(arrays.expand, (_single(name, input, src),), tuple(index.shape))
     if src.dtype is not input.dtype:
@@ -395,6 +429,7 @@ def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: 
     if tuple(src.shape) != tuple(index.shape):
         src = tape.apply(arrays.slice_, (src,), cut)
     part = _fitted(name, input, dim, index)
+    _check_known(index, input.shape[dim], dim)
     made = tape.apply(op, (part, index, src), dim)
     if part is input:
         return made
@@ -402,20 +437,26 @@ def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: 
     return tape.apply(arrays.as_strided_scatter, (input, made), geometry)
 
 
+@numpy_names
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
     """A copy with `out[index[i][j]][j] = src[i][j]` for dim 0, and so on."""
     return _scattered("scatter", arrays.scatter, input, dim, index, value if src is None else src)
 
 
+@numpy_names
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy with `out[index[i][j]][j] += src[i][j]` for dim 0, and so on."""
     return _scattered("scatter_add", arrays.scatter_add, input, dim, index, src)
 
 
+@numpy_names
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """A copy with slices of `source` added at positions along a dimension."""
     index = _positions("index_add", index)
     dim = wrap_dim("index_add", dim, input.ndim)
+    if not input.ndim:
+        return index_add(_vector(input), dim, _vector(index), _vector(source), alpha=alpha).reshape(())
+    _check_known(index, input.shape[dim], dim)
     wanted = (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
     if tuple(source.shape) != wanted:
         raise RuntimeError(
@@ -429,16 +470,22 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     return tape.apply(arrays.index_add, (input, index, source if alpha == 1 else source * alpha), dim)
 
 
+@numpy_names
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy with slices of `source` written at positions along a dimension."""
-    return tape.apply(
-        arrays.index_put, (input, _positions("index_copy", index), source), wrap_dim("index_copy", dim, input.ndim)
-    )
+    if not input.ndim:
+        return index_copy(_vector(input), dim, _vector(index), _vector(source)).reshape(())
+    index, dim = _positions("index_copy", index), wrap_dim("index_copy", dim, input.ndim)
+    _check_known(index, input.shape[dim], dim)
+    return tape.apply(arrays.index_put, (input, index, source), dim)
 
 
+@numpy_names
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with a number written into the slices at positions along a dimension."""
     dim = wrap_dim("index_fill", dim, input.ndim)
+    if not input.ndim:
+        return index_fill(_vector(input), dim, _vector(index), value).reshape(())
     shape = (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
     return index_copy(input, dim, index, tape.apply(arrays.expand, (_single("index_fill", input, value),), shape))
 
@@ -463,13 +510,16 @@ def _single(name: str, input: Tensor, value: Any) -> Tensor:
     return _written(name, input, fit(name, number(name, "value", value), input.dtype))
 
 
+@numpy_names
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (or smallest) elements along a dimension and their positions. Observes `input`."""
     from .reductions import Extreme
 
-    dim = wrap_dim("topk", dim, input.ndim)
+    dim, k = wrap_dim("topk", dim, input.ndim), integer("topk", "k", k)
     if not 0 <= k <= (input.shape[dim] if input.ndim else 1):
         raise RuntimeError("selected index k out of range")
+    if not input.ndim:
+        return sort(input, dim)
     positions = argsort(input, dim, largest, True)
     positions = tape.apply(
         arrays.slice_, (positions,), tuple([(0, 1, k if d == dim else n) for d, n in enumerate(input.shape)])
@@ -477,9 +527,12 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     return Extreme(gather(input, dim, positions), positions)
 
 
+@numpy_names
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The positions that would sort along a dimension. Observes `input`."""
-    values = input.detach().numpy()
+    dim, values = wrap_dim("sort", dim, input.ndim), input.detach().numpy()
+    if not input.ndim:
+        return wrap(np.zeros((), np.int64))
     if descending:
         order = np.flip(values.shape[dim] - 1 - np.argsort(np.flip(values, dim), dim, kind="stable"), dim)
     else:
@@ -487,6 +540,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
     return as_tensor(np.ascontiguousarray(order).astype(np.int64))
 
 
+@numpy_names
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     """Sorted values along a dimension and their positions. Observes `input`."""
     from .reductions import Extreme
@@ -506,6 +560,7 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     return results[0] if len(results) == 1 else tuple(results)
 
 
+@numpy_names
 def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None) -> Tensor:
     """Every slice along a dimension repeated; of the flattened tensor if no dimension is given."""
     if dim is None:

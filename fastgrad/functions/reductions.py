@@ -11,7 +11,7 @@ from ..dispatch import composite, tensor_operand
 from ..dtypes import FLOAT, bool_, dtype, int64, uint8
 from ..ops import arrays, elementwise
 from ..ops.table import CONVERT
-from .arguments import integer
+from .arguments import integer, numpy_names
 from .pointwise import exp, log, sqrt, where
 
 if TYPE_CHECKING:
@@ -105,10 +105,19 @@ def _prod(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
 
 def _dims(dim: Any, axis: Any = None) -> Any:
     """Dimensions given under PyTorch's or NumPy's name, as a part of a key."""
-    dim = axis if dim is None else dim
+    if axis is not None:
+        if dim is not None:
+            raise TypeError("got both dim and axis, which are one argument")
+        dim = axis
     if isinstance(dim, (tuple, list)):
         return tuple([integer("dim", "dim", d) for d in dim])
     return dim if dim is None else integer("dim", "dim", dim)
+
+
+def _one_dim(name: str, dim: Any, axis: Any) -> Any:
+    """A single dimension given under PyTorch's or NumPy's name."""
+    found = _dims(dim, axis)
+    return found if found is None else integer(name, "dim", found)
 
 
 def sum(
@@ -152,7 +161,7 @@ def prod(
     """The product over a dimension (all by default)."""
     if dim is None and axis is None and not keepdim and not keepdims:
         return _prod_all(tensor_operand(input, "prod"), dtype)
-    return _prod(tensor_operand(input, "prod"), _dims(dim, axis), keepdim or keepdims, dtype)
+    return _prod(tensor_operand(input, "prod"), _one_dim("prod", dim, axis), keepdim or keepdims, dtype)
 
 
 @composite("Amax")
@@ -182,7 +191,7 @@ def amin(
 def _along(input: Tensor, dim: int, keepdim: bool, largest: bool) -> tuple[Tensor, Tensor]:
     dim = wrap_dim("max" if largest else "min", dim, input.ndim)
     if input.ndim == 0:
-        return input * 1, tape.apply(CONVERT, (input * 0,), int64)
+        return tape.apply(arrays.clone, (input,)), tape.apply(CONVERT, (tape.constant(0),), int64)
     comparable = tape.apply(CONVERT, (input,), uint8) if input.dtype is bool_ else input
     places = _reduce(arrays.argmax if largest else arrays.argmin, "max" if largest else "min", comparable, dim, True)
     values = tape.apply(arrays.gather, (input, places), dim)
@@ -219,8 +228,10 @@ def _max_or_min(input: Any, args: tuple[Any, ...], kwargs: dict[str, Any], large
     tensor_operand(input, name)
     if unknown := kwargs.keys() - {"dim", "other", "keepdim", "axis", "keepdims"}:
         raise TypeError(f"{name}() got an unexpected keyword argument '{unknown.pop()}'")
+    if len(args) > 2 or (args and kwargs.keys() & {"dim", "axis", "other"}) or kwargs.keys() >= {"dim", "axis"}:
+        raise TypeError(f"{name}() takes a dimension or another tensor, once")
     dim = kwargs.get("dim", kwargs.get("axis", args[0] if args else None))
-    other = kwargs.get("other", dim)
+    other = kwargs.get("other", args[0] if args else None)
     if isinstance(other, tape.TENSOR):
         return (maximum if largest else minimum)(input, other)
     if dim is None:
@@ -231,7 +242,7 @@ def _max_or_min(input: Any, args: tuple[Any, ...], kwargs: dict[str, Any], large
             )
         return (_max_all if largest else _min_all)(input)
     keepdim = kwargs.get("keepdim", kwargs.get("keepdims", args[1] if len(args) > 1 else False))
-    return Extreme(*(_max_along if largest else _min_along)(input, dim, bool(keepdim)))
+    return Extreme(*(_max_along if largest else _min_along)(input, integer(name, "dim", dim), bool(keepdim)))
 
 
 def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -259,14 +270,14 @@ def argmax(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
 ) -> Tensor:
     """The position of the first largest element, in the flattened tensor or along a dimension."""
-    return _arg(tensor_operand(input, "argmax"), _dims(dim, axis), keepdim or keepdims, True)
+    return _arg(tensor_operand(input, "argmax"), _one_dim("argmax", dim, axis), keepdim or keepdims, True)
 
 
 def argmin(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
 ) -> Tensor:
     """The position of the first smallest element, in the flattened tensor or along a dimension."""
-    return _arg(tensor_operand(input, "argmin"), _dims(dim, axis), keepdim or keepdims, False)
+    return _arg(tensor_operand(input, "argmin"), _one_dim("argmin", dim, axis), keepdim or keepdims, False)
 
 
 @composite("Var")
@@ -352,15 +363,17 @@ def _logsumexp(input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     return total if keepdim or not dims else tape.apply(arrays.reshape, (total,), arrays._reduced(input.shape, dims))
 
 
+@numpy_names
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))) over dimensions, without overflow."""
-    if input.dtype.category != FLOAT:
+    if tensor_operand(input, "logsumexp").dtype.category != FLOAT:
         from ..dtypes import get_default_dtype
 
         input = input.to(get_default_dtype())
-    return _logsumexp(tensor_operand(input, "logsumexp"), _dims(dim), keepdim)
+    return _logsumexp(input, _dims(dim), keepdim)
 
 
+@numpy_names
 def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The p-norm over dimensions: "fro" or 2, 1, inf, -inf, 0 or any power."""
     return _norm(tensor_operand(input, "norm"), 2.0 if p == "fro" or p is None else float(p), _dims(dim), keepdim)
@@ -383,6 +396,7 @@ def _norm(input: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     return _reduce(arrays.sum, "norm", size**p, dim, keepdim) ** (1.0 / p)
 
 
+@numpy_names
 def cumsum(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
     """Running sums along a dimension; integers add up in int64."""
     dim = wrap_dim("cumsum", dim, input.ndim)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
 from ..ops import arrays
-from ..ops.table import View
+from ..ops.elementwise import where_op
+from ..ops.table import CONVERT, View
 from ..recording import count
-from .arguments import integer
+from .arguments import integer, numpy_names
 from .reductions import wrap_dim, wrap_dims
 from .views import is_contiguous, strides_of, view
 
@@ -29,6 +30,13 @@ def sizes(name: str, args: Sequence[Any], named: Any = None) -> tuple[int, ...]:
     if len(args) == 1 and hasattr(args[0], "__len__") and not hasattr(args[0], "__index__"):
         args = tuple(args[0])
     return tuple([integer(name, "size", x) for x in args])
+
+
+def _given(name: str, args: Sequence[Any], named: Any = None) -> tuple[int, ...]:
+    """`sizes` for functions that want some argument, be it an empty sequence."""
+    if not args and named is None:
+        raise TypeError(f"{name}() missing 1 required positional argument")
+    return sizes(name, args, named)
 
 
 def _complete(name: str, shape: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...]:
@@ -78,14 +86,15 @@ def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None) -> Tensor:
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions from `start_dim` to `end_dim` run together."""
     shape = input.shape
+    first, last = wrap_dim("flatten", start_dim, len(shape)), wrap_dim("flatten", end_dim, len(shape))
     if not shape:
         return reshape(input, 1)
-    first, last = wrap_dim("flatten", start_dim, len(shape)), wrap_dim("flatten", end_dim, len(shape))
     if first > last:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
     return reshape(input, (*shape[:first], count(shape[first : last + 1]), *shape[last + 1 :]))
 
 
+@numpy_names
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Dimensions of size 1 removed."""
     shape = input.shape
@@ -94,6 +103,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     return _reshaped(input, new, arrays.squeeze if dim is None else arrays.squeeze_dim)
 
 
+@numpy_names
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A dimension of size 1 inserted before `dim`."""
     shape = input.shape
@@ -103,7 +113,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 def permute(input: Tensor, *order_: Any, dims: Any = None) -> Tensor:
     """The dimensions in another order."""
-    order = sizes("permute", order_, dims)
+    order = _given("permute", order_, dims)
     n = input.ndim
     if len(order) != n:
         raise RuntimeError(
@@ -143,6 +153,8 @@ def t(input: Tensor) -> Tensor:
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dimensions moved to other places, the others in their order."""
     n = input.ndim
+    if not n:
+        return permute(input, ())
     moved = [wrap_dim("movedim", d, n) for d in ((source,) if isinstance(source, int) else source)]
     places = [wrap_dim("movedim", d, n) for d in ((destination,) if isinstance(destination, int) else destination)]
     order = [-1] * n
@@ -154,7 +166,7 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 
 def expand(input: Tensor, *sizes_: Any, size: Any = None) -> Tensor:
     """Dimensions of size 1 repeated without copying; -1 keeps a size."""
-    new, old = sizes("expand", sizes_, size), input.shape
+    new, old = _given("expand", sizes_, size), input.shape
     lead = len(new) - len(old)
     if lead < 0:
         raise RuntimeError(
@@ -200,7 +212,7 @@ def tile(input: Tensor, *times_: Any, dims: Any = None) -> Tensor:
 
 def repeat(input: Tensor, *times_: Any, repeats: Any = None) -> Tensor:
     """Copies of the tensor side by side along every dimension."""
-    times = sizes("repeat", times_, repeats)
+    times = _given("repeat", times_, repeats)
     shape: tuple[int, ...] = input.shape
     if len(times) < len(shape):
         raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
@@ -208,7 +220,7 @@ def repeat(input: Tensor, *times_: Any, repeats: Any = None) -> Tensor:
     paired = tuple([n for pair in zip((1,) * len(shape), shape, strict=True) for n in pair])
     wide = tuple([n for pair in zip(times, shape, strict=True) for n in pair])
     result = expand(reshape(input, paired), wide)
-    return reshape(contiguous(result), tuple([k * n for k, n in zip(times, shape, strict=True)]))
+    return reshape(clone(result), tuple([k * n for k, n in zip(times, shape, strict=True)]))
 
 
 def contiguous(input: Tensor) -> Tensor:
@@ -221,6 +233,7 @@ def clone(input: Tensor) -> Tensor:
     return tape.apply(arrays.clone, (tensor_operand(input, "clone"),))
 
 
+@numpy_names
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along a dimension.
 
@@ -242,6 +255,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 concat = concatenate = cat
 
 
+@numpy_names
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
     parts = tuple([tensor_operand(t, "stack") for t in tensors])
@@ -262,7 +276,8 @@ def _stack(tensors: tuple[Tensor, ...], dim: int) -> Tensor:
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Joined along the second dimension (the first for vectors)."""
+    """Joined along the second dimension (the first for vectors); a number is a vector of one."""
+    tensors = [reshape(p, 1) if p.ndim == 0 else p for p in tensors]
     return cat(tensors, 0 if tensors[0].ndim < 2 else 1)
 
 
@@ -271,10 +286,12 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
     return cat([reshape(p, 1, -1) if p.ndim < 2 else p for p in tensors], 0)
 
 
+@numpy_names
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """`length` elements from `start` on along a dimension."""
+    _check_dimensions("narrow", input)
     dim = wrap_dim("narrow", dim, input.ndim)
-    size = input.shape[dim]
+    start, length, size = integer("narrow", "start", start), integer("narrow", "length", length), input.shape[dim]
     if start < 0:
         start += size
     if length < 0 or start < 0 or start + length > size:
@@ -283,22 +300,30 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     return view(input, arrays.slice_, cut)  # type: ignore[return-value]
 
 
+def _check_dimensions(name: str, input: Tensor, n: int = 1) -> None:
+    if tensor_operand(input, name).ndim < n:
+        raise RuntimeError(f"{name} expects at least a {n}-dimensional tensor, got {input.ndim} dimensions")
+
+
+@numpy_names
 def split_method(input: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """`split` under the method's argument names."""
     return split(input, split_size, dim)
 
 
+@numpy_names
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of parts of a given size (the last may be smaller), or of the given sizes."""
+    _check_dimensions("split", tensor)
     dim = wrap_dim("split", dim, tensor.ndim)
     size = tensor.shape[dim]
-    if isinstance(split_size_or_sections, int):
-        step = split_size_or_sections
+    if not isinstance(split_size_or_sections, (tuple, list)):
+        step = integer("split", "split_size", split_size_or_sections)
         if step < 0 or (step == 0 and size):
             raise RuntimeError(f"split expects split_size be non-negative, but got split_size={step}")
         parts = [min(step, size - i) for i in range(0, size, step)] if size else [0]
     else:
-        parts = list(split_size_or_sections)
+        parts = [integer("split", "split_sizes", n) for n in split_size_or_sections]
         if sum(parts) != size:
             raise RuntimeError(
                 f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension {dim}), "
@@ -308,24 +333,31 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     return tuple([narrow(tensor, dim, s, n) for s, n in zip(starts, parts, strict=True)])
 
 
+@numpy_names
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` views of equal size (the last may be smaller)."""
+    _check_dimensions("chunk", input)
+    chunks = integer("chunk", "chunks", chunks)
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     size = input.shape[wrap_dim("chunk", dim, input.ndim)]
     return split(input, max(-(-size // chunks), 1), dim)
 
 
+@numpy_names
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along a dimension."""
     dim = wrap_dim("unbind", dim, input.ndim)
     return tuple([select(input, dim, i) for i in range(input.shape[dim])])
 
 
+@numpy_names
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """One slice along a dimension, which is removed."""
+    if not input.ndim:
+        raise IndexError("select() cannot be applied to a 0-dim tensor.")
     dim = wrap_dim("select", dim, input.ndim)
-    size = input.shape[dim]
+    index, size = integer("select", "index", index), input.shape[dim]
     if not -size <= index < size:
         raise IndexError(
             f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {dim}"
@@ -334,31 +366,38 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     return view(input, arrays.select, cut)  # type: ignore[return-value]
 
 
-def _triangle(input: Tensor, diagonal: int, upper: bool) -> Tensor:
+def _triangle(name: str, input: Tensor, diagonal: int, upper: bool) -> Tensor:
     import numpy as np
 
-    from .creation import as_tensor
+    from .creation import wrap
 
-    mask = np.tri(input.shape[-2], input.shape[-1], diagonal - 1 if upper else diagonal, bool)
-    return input.where(as_tensor(~mask if upper else mask), 0)
+    _check_dimensions(name, input, 2)
+    below = integer(name, "diagonal", diagonal) - upper
+    mask = np.tri(input.shape[-2], input.shape[-1], below, bool)
+    zero = tape.apply(CONVERT, (tape.constant(0),), input.dtype)
+    return tape.apply(where_op, (wrap(~mask if upper else mask), input, zero))
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of matrices, zero elsewhere."""
-    return _triangle(input, diagonal, False)
+    return _triangle("tril", input, diagonal, False)
 
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of matrices, zero elsewhere."""
-    return _triangle(input, diagonal, True)
+    return _triangle("triu", input, diagonal, True)
 
 
 def flip(input: Tensor, *dims_: Any, dims: Any = None) -> Tensor:
-    """The order along dimensions reversed (a copy)."""
+    """The order along dimensions reversed (a copy). IndexError for a dimension that isn't there, RuntimeError for one given twice."""
     from .creation import arange
     from .indexing import index_select
 
-    for d in sizes("flip", dims_, dims):
-        d = wrap_dim("flip", d, input.ndim)
+    wanted = [wrap_dim("flip", d, input.ndim) for d in _given("flip", dims_, dims)]
+    if len(set(wanted)) != len(wanted):
+        raise RuntimeError(f"flip: dim {wanted[-1]} appears multiple times in the list of dims")
+    if not wanted or not input.ndim:
+        return clone(input)
+    for d in wanted:
         input = index_select(input, d, arange(input.shape[d] - 1, -1, -1))
     return input

@@ -10,6 +10,7 @@ from .. import recording as tape
 from ..dispatch import composite, tensor_operand, unary
 from ..dtypes import FLOAT, int64
 from ..functions import in_place, pointwise, random, reductions
+from ..functions.arguments import numpy_names
 from ..functions.pointwise import logsigmoid, sigmoid, tanh
 from ..functions.reductions import wrap_dim
 from ..ops import arrays
@@ -131,11 +132,13 @@ def _softmax_dim(name: str, input: Tensor, dim: int | None) -> int:
     return wrap_dim(name, dim, input.ndim)
 
 
+@numpy_names
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """exp(input) / sum(exp(input)) along a dimension, without overflow."""
     return _softmax(tensor_operand(input, "softmax"), _softmax_dim("softmax", input, dim), dtype)
 
 
+@numpy_names
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """The logarithm of softmax."""
     return _log_softmax(tensor_operand(input, "log_softmax"), _softmax_dim("log_softmax", input, dim), dtype)
