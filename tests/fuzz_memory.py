@@ -1,5 +1,12 @@
 """Random programs whose handles share memory: parameters, `.data`, detached tensors, views of views, arrays, writes
 through any of them, optimizers and modules between. Start reading at `generate`.
+
+Not written, because fastgrad's answer is another one and the better one:
+
+- Writes to expanded tensors. PyTorch refuses some and warns of the others, fastgrad refuses all; and PyTorch's gradient of
+  a sum is an expanded number, where fastgrad's has memory of its own for each element.
+- Views that are made under `no_grad` of a tensor that requires a gradient. PyTorch says that they require one, too, but
+  has no history for them, so that no gradient arrives anywhere; in fastgrad they require none.
 """
 
 from __future__ import annotations
@@ -156,7 +163,7 @@ class Memory(Writer):
         if self.chance(0.3) and (value := self.value(text)) is not None:
             text = self.view_of(text, value)
         if self.chance(0.15):
-            context = self.one_of("T.no_grad()", "T.enable_grad()")
+            context = "T.enable_grad()" if self.names[t].requires_grad else "T.no_grad()"  # see above
             self.emit(f"with {context}:", Line(f"{self.new()} = {text}"))
         else:
             self.emit(f"{self.new()} = {text}")
@@ -212,7 +219,9 @@ class Memory(Writer):
             if self.chance(probability) and (value := self.value(text)) is not None:
                 text = self.view_of(text, value)
         value = self.value(text)
-        return None if value is None else (text, value)
+        if value is None or _overlaps(value):
+            return None
+        return text, value
 
     def index(self, value: Any) -> str:
         if value.numel() == 0 or value.ndim == 0:
@@ -492,6 +501,11 @@ class Memory(Writer):
             for _ in range(self.rng.randint(2, 4)):
                 self.emit(f"{targets}{'= ' if names else ''}{call}")
                 self.act(self.actions, self.rng.randint(0, 2))
+
+
+def _overlaps(value: Any) -> bool:
+    """Whether elements share memory, as in what `expand` gives, and in PyTorch also the gradient of a sum."""
+    return any(step == 0 and n > 1 for step, n in zip(value.stride(), value.shape, strict=True))
 
 
 def _size(shape: tuple[int, ...]) -> int:
