@@ -7,6 +7,7 @@ Not written, because fastgrad's answer is another one and the better one:
   a sum is an expanded number, where fastgrad's has memory of its own for each element.
 - Views that are made under `no_grad` of a tensor that requires a gradient. PyTorch says that they require one, too, but
   has no history for them, so that no gradient arrives anywhere; in fastgrad they require none.
+- Optimizers with one parameter twice: PyTorch warns that this will be an error, in fastgrad it is one.
 """
 
 from __future__ import annotations
@@ -424,7 +425,8 @@ class Memory(Writer):
     def make_optimizer(self) -> None:
         if self.plain or len(self.of_kind("o")) >= 2:
             return
-        leaves = [name for name, v in self.tensors(lambda v: v.is_leaf and v.requires_grad and v.is_floating_point())]
+        found = self.tensors(lambda v: v.is_leaf and v.requires_grad and v.is_floating_point())
+        leaves = list({id(v): name for name, v in found}.values())
         modules = self.of_kind("m")
         if modules and self.chance(0.5):
             params = f"{self.rng.choice(modules)}.parameters()"
