@@ -5,8 +5,8 @@ Not written, because fastgrad's answer is another one and the better one:
 
 - Writes to expanded tensors. PyTorch refuses some and warns of the others, fastgrad refuses all; and PyTorch's gradient of
   a sum is an expanded number, where fastgrad's has memory of its own for each element.
-- Views that are made under `no_grad` of a tensor that requires a gradient. PyTorch says that they require one, too, but
-  has no history for them, so that no gradient arrives anywhere; in fastgrad they require none.
+- Views that are made under `no_grad` of a tensor that requires a gradient, or before it requires one. PyTorch says that
+  they require one, too, but has no history for them, so that no gradient arrives anywhere; in fastgrad they require none.
 - Optimizers with one parameter twice: PyTorch warns that this will be an error, in fastgrad it is one.
 """
 
@@ -402,7 +402,7 @@ class Memory(Writer):
             f"{self.new()} = {m}({x})", f"{m}({x}).sum().backward()", f"{m}({x}).pow(2).sum().backward()",
             f"{m}.zero_grad()", f"{m}.zero_grad(set_to_none=False)", f"T.nn.init.constant_({m}.weight, {k})",
             f"{m}.load_state_dict({other}.state_dict())", f"{self.new()} = {m}.weight.data", f"{m}.weight.data.mul_({k})",
-            f"{m}.weight.data[0, 1] = {k}", f"{self.new()} = {m}.weight.t()", f"{m}.weight.requires_grad_({self.chance(0.7)})",
+            f"{m}.weight.data[0, 1] = {k}", f"{self.new()} = {m}.weight.t()",
             f"T.nn.utils.vector_to_parameters(T.nn.utils.parameters_to_vector({m}.parameters()) * {k}, {m}.parameters())",
             f"for h9 in {m}.parameters(): h9.data.add_({k})", f"{m}.weight.data = {w}.data",
             f"{self.new()} = T.nn.utils.parameters_to_vector({m}.parameters())", f"{m}.weight = T.nn.Parameter({w})",
@@ -410,6 +410,8 @@ class Memory(Writer):
             f"for h8, h9 in zip({m}.parameters(), {other}.parameters()): h8.data.lerp_(h9.data, 0.5)",
             f"with T.no_grad(): {m}.weight[0, 1] = {k}", f"with T.no_grad(): {m}.weight[0].fill_({k})",
         ]  # fmt: skip
+        if self.has_no_views(self.value(f"{m}.weight")):
+            choices.append(f"{m}.weight.requires_grad_({self.chance(0.7)})")
         self.emit(self.rng.choice(choices))
 
     def make_state(self) -> None:
@@ -459,6 +461,9 @@ class Memory(Writer):
             self.emit(
                 f"{t}{self.one_of('.requires_grad_()', '.requires_grad_(False)', '.detach_()', '.retain_grad()')}"
             )
+
+    def has_no_views(self, t: Any) -> bool:
+        return not any(v._base is t for _, v in self.tensors())
 
     def delete(self) -> None:
         found = self.tensors()
