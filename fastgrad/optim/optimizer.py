@@ -266,21 +266,23 @@ class Rule:
             follow_types(old)
             given = tape.numbers(options, numbers)
             before = len(tr.addresses)
-            tr.static += 1
-            first = len(tr.live)
-            try:
-                new = self._function(old, gradients, given, *flags)
-            finally:
-                tr.static -= 1
-                del tr.live[first:]
-            tr.live += [value for values in new for value in values]  # a write may run the trace before the others
             landed = []
-            for targets, values in zip(old, new, strict=True):
-                for target, value in zip(targets, values, strict=True):
-                    assign(target, value)
-                    storage = target._storage
-                    landed.append((tr.written.get(storage, -1), value._at[1]))
-            return landed if tr.epoch == epoch and len(tr.addresses) == before else None
+            parts = _apart(old, gradients)
+            for part, g in parts:
+                tr.static += 1
+                first = len(tr.live)
+                try:
+                    new = self._function(part, g, given, *flags)
+                finally:
+                    tr.static -= 1
+                    del tr.live[first:]
+                tr.live += [value for values in new for value in values]  # a write may run the trace before the others
+                for targets, values in zip(part, new, strict=True):
+                    for target, value in zip(targets, values, strict=True):
+                        assign(target, value)
+                        storage = target._storage
+                        landed.append((tr.written.get(storage, -1), value._at[1]))
+            return landed if tr.epoch == epoch and len(tr.addresses) == before and len(parts) == 1 else None
         finally:
             if enabled:
                 set_grad(True)
@@ -292,6 +294,17 @@ def follow_types(old: Sequence[list[Tensor]]) -> None:
         for p, t in zip(old[0], part, strict=False):
             if t._meta.dtype is not p._meta.dtype and t._meta.shape == p._meta.shape:
                 t.data = t.to(p.dtype)
+
+
+def _apart(old: Sequence[list[Tensor]], gradients: list[Tensor]) -> list[tuple[Sequence[list[Tensor]], list[Tensor]]]:
+    """What is updated together: all at once, or one parameter after another where two share memory.
+
+    An update reads what the one before it has written.
+    """
+    storages = [t._storage for part in old for t in part if t._storage is not None]
+    if len(set(map(id, storages))) == len(storages):
+        return [(old, gradients)]
+    return [([part[i : i + 1] for part in old], [g]) for i, g in enumerate(gradients)]
 
 
 def _alone(tr: Any, t: Tensor) -> bool:

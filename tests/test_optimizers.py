@@ -1,0 +1,61 @@
+"""Optimizers whose parameters share memory: each update reads what the one before it has written, as in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastgrad
+
+OPTIMIZERS = {
+    "sgd": lambda T, p: T.optim.SGD(p, lr=0.1),
+    "decay": lambda T, p: T.optim.SGD(p, lr=0.1, weight_decay=0.5),
+    "momentum": lambda T, p: T.optim.SGD(p, lr=0.1, momentum=0.5, dampening=0.25),
+    "nesterov": lambda T, p: T.optim.SGD(p, lr=0.1, momentum=0.5, nesterov=True),
+    "adam": lambda T, p: T.optim.Adam(p, lr=0.1, weight_decay=0.1),
+    "amsgrad": lambda T, p: T.optim.Adam(p, lr=0.1, amsgrad=True),
+    "adamw": lambda T, p: T.optim.AdamW(p, lr=0.1, weight_decay=0.1),
+}
+SHARED = {
+    "the same memory": lambda flat: (flat[:4], flat[:4]),
+    "another shape": lambda flat: (flat[:4].view(2, 2), flat[:4]),
+    "transposed": lambda flat: (flat[:4].view(2, 2), flat[:4].view(2, 2).t()),
+    "overlapping": lambda flat: (flat[:4], flat[2:6]),
+    "side by side": lambda flat: (flat[:4], flat[4:]),
+}
+
+
+def trained(T: Any, make: Callable[..., Any], share: Callable[[Any], tuple[Any, Any]], compiled: bool) -> list[Any]:
+    """The memory, and both parameters, after some steps."""
+    flat = T.arange(8, dtype=T.float64) / 8 - 0.25
+    a, b = (T.nn.Parameter(part) for part in share(flat))
+    optimizer = make(T, [a, b])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        ((a - 0.5) ** 2).sum().backward()
+        ((b * b * b).sum() * 0.5).backward()
+        optimizer.step()
+
+    run = T.compile(step) if compiled else step
+    for _ in range(5):
+        run()
+    return [x.tolist() for x in (flat, a, b)]
+
+
+@pytest.mark.parametrize("mode", ["plain", "eager", "compiled"])
+@pytest.mark.parametrize("share", SHARED)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_that_share_memory_are_updated_one_after_another(name: str, share: str, mode: str) -> None:
+    torch = pytest.importorskip("torch")
+    want = trained(torch, OPTIMIZERS[name], SHARED[share], False)
+    if mode == "eager":
+        with fastgrad.eager():
+            got = trained(fastgrad, OPTIMIZERS[name], SHARED[share], False)
+    else:
+        got = trained(fastgrad, OPTIMIZERS[name], SHARED[share], mode == "compiled")
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
