@@ -3,10 +3,11 @@ through any of them, optimizers and modules between. Start reading at `generate`
 
 Not written, because fastgrad's answer is another one and the better one:
 
-- Writes to expanded tensors. PyTorch refuses some and warns of the others, fastgrad refuses all; and PyTorch's gradient of
-  a sum is an expanded number, where fastgrad's has memory of its own for each element.
+- Writes to expanded tensors. PyTorch refuses some and warns of the others, fastgrad refuses all; and the gradient of a
+  sum that PyTorch's `autograd.grad` gives is an expanded number, where fastgrad's has memory for each element.
 - Views that are made under `no_grad` of a tensor that requires a gradient, or before it requires one. PyTorch says that
   they require one, too, but has no history for them, so that no gradient arrives anywhere; in fastgrad they require none.
+- `asarray` of an array of no dimension: PyTorch copies it, fastgrad shares its memory as with any other.
 - Optimizers with one parameter twice: PyTorch warns that this will be an error, in fastgrad it is one.
 """
 
@@ -120,7 +121,8 @@ class Memory(Writer):
             n = self.rng.choice(arrays)
             index = self.one_of("", "", "[1:]", "[::2]", ".T")
             function = self.one_of("from_numpy", "from_numpy", "as_tensor", "asarray", "tensor")
-            self.emit(f"{self.new()} = T.{function}({n}{index})")
+            if self.names[n].ndim or function != "asarray":
+                self.emit(f"{self.new()} = T.{function}({n}{index})")
         else:
             self.emit(f"{self.new('n')} = {t}{self.one_of('.detach()', '.data', '')}.numpy()")
 
@@ -337,7 +339,8 @@ class Memory(Writer):
         elif choice < 0.6:
             self.emit(f"{self.new('l')} = {loss}")
         elif choice < 0.7 and self.names[leaf].is_leaf:
-            self.emit(f"{self.new('g')}, = T.autograd.grad({loss}, [{leaf}])")
+            name = self.new("g")
+            self.emit(f"{name}, = T.autograd.grad({loss}, [{leaf}]); {name} = {name}.contiguous()")
         else:
             self.emit(f"{loss}.backward()")
 

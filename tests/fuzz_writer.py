@@ -57,7 +57,13 @@ class Writer:
     def emit(self, source: str | Line, *body: Line) -> bool:
         """Add a line if PyTorch accepts it."""
         line = source if isinstance(source, Line) else Line(source, body)
-        if self.threads and not self.plain and not line.where and "class " not in line.source and self.rng.random() < 0.35:
+        if (
+            self.threads
+            and not self.plain
+            and not line.where
+            and "class " not in line.source
+            and self.rng.random() < 0.35
+        ):
             line = Line(line.source, tuple(map(in_main, line.body)), self.rng.choice(["in_thread", "in_pool"]))
         try:
             self._execute(line)
