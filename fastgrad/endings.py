@@ -48,7 +48,7 @@ def _table(tr: Trace, pattern: Any) -> at.Table:
         uses = program.uses_of_output(k)
         signature = entries[tr.live[place]._at[1]].signature
         origin = rows.of(origins[k]) if k in origins else 0
-        rows.add(rows.of(pool), 0, len(uses), place, rows.of(signature), origin, uses=(1, flat(uses)))
+        rows.add(rows.of(pool), 0, len(uses), place, rows.of(signature), origin, pattern.slots[k], uses=(1, flat(uses)))
     work = sum([node.numel for node in entries])
     uses = program.uses_of_arena()
     header = {

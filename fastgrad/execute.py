@@ -163,11 +163,12 @@ def flush(tr: Trace) -> None:
 class _Pattern:
     """How a trace ended: which of its tensors were alive, and what was done about them."""
 
-    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots", "table", "uses")
+    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots", "slots", "table", "uses")
 
-    def __init__(self, alive: list[bool], ready: Ready, rooted: list[int], roots: list[int]) -> None:
+    def __init__(self, alive: list[bool], slots: list[int], ready: Ready, rooted: list[int], roots: list[int]) -> None:
         self.alive = alive
         self.places = [i for i, x in enumerate(alive) if x]
+        self.slots = slots  # of those alive: a tape does not tell in which order the handles of its values were made
         self.ready = ready
         self.rooted = rooted
         self.roots = roots
@@ -192,8 +193,8 @@ def _again(tr: Trace) -> bool:
     if [getrefcount(t) > DEAD for t in live] != pattern.alive:
         return False
     holders = [live[i] for i in pattern.places]
-    for t in holders:
-        if t._storage is not None:
+    for t, slot in zip(holders, pattern.slots, strict=True):
+        if t._storage is not None or t._at[1] != slot:
             return False
     if tr.strangers:
         _familiar(tr, node)
@@ -304,7 +305,7 @@ def _flush(tr: Trace) -> None:
         alive = [references > DEAD for references in counts]
         if ready.pattern is None or ready.pattern.alive != alive:
             places = {id(t): k for k, t in enumerate(holders)}
-            ready.pattern = _Pattern(alive, ready, [places[id(t)] for t in rooted], roots)
+            ready.pattern = _Pattern(alive, want, ready, [places[id(t)] for t in rooted], roots)
         node.quick = ready.pattern if sum(alive) == len(holders) else None
     _perform(tr, ready, holders, rooted, roots)
     for t in sharing:

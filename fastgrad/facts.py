@@ -65,7 +65,7 @@ def facts() -> at.Table:
     if _found:
         return _found[0]
     fields = {
-        Tensor: {at.STORAGE: "_storage", at.META: "_meta", at.WHOLE: "_whole", at.GRADIENT: "_grad", at.ORIGIN: "_origin"},
+        Tensor: {at.STORAGE: "_storage", at.META: "_meta", at.WHOLE: "_whole", at.GRADIENT: "_grad", at.ORIGIN: "_origin", at.AT: "_at"},
         Storage: {
             at.ARRAY: "array", at.ADDRESS: "address", at.SAVERS: "savers", at.SHARED: "shared", at.BYTES: "nbytes",
             at.ALIASES: "aliases", at.VERSION: "version", at.WRITER: "writer",

@@ -146,7 +146,8 @@ class Storage:
     """Memory that tensors share: a flat buffer and its address, or the slot of a value that is still to be computed."""
 
     __slots__ = (
-        "__weakref__", "address", "alias_limit", "aliases", "array", "at", "nbytes", "numel", "savers", "shared", "version", "writer",
+        "__weakref__", "address", "alias_limit", "aliases", "array", "at", "family", "nbytes", "numel", "savers", "shared", "version",
+        "writer",
     )  # fmt: skip
 
     def __init__(self, array: Any, address: int, numel: int, nbytes: int) -> None:
@@ -160,9 +161,11 @@ class Storage:
         self.alias_limit = 64  # how long that list may grow before the dead ones are struck out
         self.savers: list[Any] | None = None  # weak references to graphs that will read the present value
         self.shared = False  # memory that NumPy may hold, too
-        self.writer: Mark | None = (
-            None  # of the trace that wrote last: while it is there, no other trace uses the memory
+        self.family: Any = (
+            None  # a weak reference to the base of the views through which it was last written with a history
         )
+        # left by the trace that wrote last: while it is there, no other trace uses the memory
+        self.writer: Mark | None = None
 
 
 def count(shape: Sequence[int]) -> int:
@@ -807,17 +810,32 @@ def _enter_written(tr: Trace, t: Tensor, current: int, outside: bool) -> int:
         tr.sources[node.slot] = _source(tr, t)
         t._at = (epoch, node.slot)
         return node.slot
-    if t._whole and whole.shape == meta.shape and not t._detached:
+    detached = t._detached or (whole.requires_grad and not is_related(t))
+    if t._whole and whole.shape == meta.shape and not detached:
         node = whole
     else:
-        node = AS_STRIDED.record_value(tr, current, geometry, detached=t._detached)
+        node = AS_STRIDED.record_value(tr, current, geometry, detached=detached)
     if meta.requires_grad and not node.requires_grad:
-        slots = (node.slot, meta.slot)
-        node = extend(tr, (REWRITTEN.code, *slots), REWRITTEN, slots, None, meta.shape, meta.dtype, True)
+        node = rewritten(tr, node, meta)
     t._at = (epoch, node.slot)
     follow(tr, t)
     t._meta = node
     return node.slot
+
+
+def rewritten(tr: Trace, value: Node, history: Node) -> Node:
+    """An entry with the value of one and the history of another: what a write outside of any gradient leaves of a tensor that has one."""
+    slots = (value.slot, history.slot)
+    node = extend(tr, (REWRITTEN.code, *slots), REWRITTEN, slots, None, history.shape, history.dtype, True)
+    if node.name is None:
+        node.name = history.name or history.op.label
+    return node
+
+
+def is_related(t: Tensor) -> bool:
+    """Whether a tensor is a view of what was last written with a history, or the other way round; `detach` ends the relation."""
+    family = t._storage.family
+    return family is not None and family() is (t if t._base is None else t._base)
 
 
 SNAPSHOT_BYTES = 32768

@@ -57,7 +57,7 @@ BORROWED = MADE + MOST_RESULTS
 FRAME = BORROWED + MOST_INPUTS
 
 # Header of an ending, the table of a trace that ends as it did before. Its rows: inputs (uses, their count), numbers (cells, their
-# count), results (pool, uses, their count, place among the living, description, place in a graph or 0)
+# count), results (pool, uses, their count, place among the living, description, place in a graph or 0, slot)
 LIVE, ALIVE, NUMBERS, NEEDS, ARENA_USES, ARENA_COUNT = (
     18,
     19,
@@ -74,12 +74,12 @@ NONE, TRUE, FALSE, FLOAT_TYPE, STORAGE_TYPE, FREE_TENSOR, FREE_STORAGE, FREE_ARR
 GET_ENTRY, GET_ITEM, LENGTH, TO_INT, FROM_INT, HOLD, LET_GO, CLEAR, SAVE, RESTORE = range(20, 30)
 THREAD, THREAD_ID, NEW_TUPLE, SET_TUPLE, WALK, OCCURRED = range(30, 36)
 ORIGIN, ALIASES, VERSION, LIVING, ADDRESSES, SCALARS, WRITTEN, TEMPORARIES = range(36, 44)
-NODE_TYPE, INT_TYPE, POOL_STORAGE, POOL_ARRAY, WRITER = range(44, 49)
+NODE_TYPE, INT_TYPE, POOL_STORAGE, POOL_ARRAY, WRITER, AT, GET_TUPLE = range(44, 51)
 _FUNCTIONS = {
     GET_ENTRY: "PyDict_GetItemWithError", GET_ITEM: "PyList_GetItem", LENGTH: "PyList_Size", TO_INT: "PyLong_AsLongLong",
     FROM_INT: "PyLong_FromLongLong", HOLD: "Py_IncRef", LET_GO: "Py_DecRef", CLEAR: "PyErr_Clear", SAVE: "PyEval_SaveThread",
     RESTORE: "PyEval_RestoreThread", THREAD: "PyThreadState_Get", THREAD_ID: "PyThreadState_GetID", NEW_TUPLE: "PyTuple_New",
-    SET_TUPLE: "PyTuple_SetItem", WALK: "PyDict_Next", OCCURRED: "PyErr_Occurred",
+    SET_TUPLE: "PyTuple_SetItem", GET_TUPLE: "PyTuple_GetItem", WALK: "PyDict_Next", OCCURRED: "PyErr_Occurred",
 }  # fmt: skip
 
 _CALLED = ("PyBool_FromLong", "PyByteArray_AsString", "PyObject_VectorcallMethod", "PyTuple_Size")

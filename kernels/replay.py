@@ -394,6 +394,9 @@ def prepare(facts, table, table_at, trace, row_at):
     chosen = int64_at(table[at.CHOSEN])
     for i in range(results):
         row = int64_at(row_at + 8 * at.ROW * (inputs + numbers + i))
+        position = load(call_2(facts[at.GET_ITEM], load(trace + facts[at.LIVING]), row[3]) + facts[at.AT])
+        if call_1(facts[at.TO_INT], call_2(facts[at.GET_TUPLE], position, 1)) != row[6]:
+            return False
         storage = free_memory(facts, row[0])
         if storage == 0:
             return False

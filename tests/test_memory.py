@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastgrad
+from fastgrad import nn
 
 
 class Program:
@@ -245,3 +246,73 @@ def test_what_a_thread_that_lives_on_wrote_is_read_by_all(seed: int) -> None:
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
         ways = [here, lambda work: one.submit(work).result(), lambda work: other.submit(work).result()]
         Program(rng, 25).run(lambda work: rng.choice(ways)(work))
+
+
+def test_a_write_with_a_history_through_detach_gives_others_the_value_only() -> None:
+    v, p = fastgrad.arange(4.0), nn.Parameter(fastgrad.ones(4))
+    view = v[1:]
+    d = v.detach()
+    d.mul_(p + 0.75)
+    assert (d.requires_grad, v.requires_grad, view.requires_grad) == (True, False, False)
+    assert v.tolist() == d.tolist() == [0.0, 1.75, 3.5, 5.25]
+    assert view.tolist() == [1.75, 3.5, 5.25]
+    w = fastgrad.zeros(4)
+    whole = w[:]
+    w[1:].add_(p[1:])
+    assert (w.requires_grad, whole.requires_grad) == (True, True), "views take part in the history"
+
+
+def test_a_write_under_no_grad_leaves_the_history() -> None:
+    """The gradient is straight through: that of what was recorded before the write, at the values that were used after it."""
+    w = fastgrad.ones(4, requires_grad=True)
+    h, v, u, old = w * 2, w[1:3], w * 3, (w * 5).clone()
+    old.sum().item()  # has run: its history is in an earlier graph
+    with fastgrad.no_grad():
+        h.clamp_(max=1.5)
+        v.mul_(2)
+        u[0] = 7.0
+        u[1:].fill_(1.0)
+        old.zero_()
+    assert [t.requires_grad for t in (h, v, u, old)] == [True] * 4
+    assert not any(t.is_leaf for t in (h, v, u, old))
+    assert type(h.grad_fn).__name__ == "MulBackward0"
+    ((h * h).sum() + v.sum() + u.sum() + (old * 10 + old * old).sum()).backward()
+    assert w.tolist() == [1, 2, 2, 1]
+    assert w.grad is not None
+    assert w.grad.tolist() == [
+        2 * 1.5 * 2 + 3 + 50,
+        2 * 1.5 * 2 + 1 + 3 + 50,
+        2 * 1.5 * 2 + 1 + 3 + 50,
+        2 * 1.5 * 2 + 3 + 50,
+    ]
+
+
+def test_gradients_keep_their_leaves_when_memory_is_held_by_numpy() -> None:
+    """Leaves enter the tape in another order in some iterations, and so do their gradients leave it."""
+    b, h = (nn.Parameter(fastgrad.tensor([x], dtype=fastgrad.float64)) for x in (0.5, 1.0))
+    x = np.array([1.0, 3.0, -1.0])
+
+    class Same(fastgrad.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, a: Any) -> Any:
+            return a * 1
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * 1
+
+    nb, nh, held = 0.5, 1.0, None
+    for _ in range(8):
+        for p in (b, h):
+            p.grad = None
+        Same.apply((fastgrad.tensor(x) + b).tanh() * h).sum().backward()
+        for p in (b, h):
+            p.data.sub_(0.1 * p.grad)
+        t = np.tanh(x + nb)
+        nb, nh = nb - 0.1 * (nh * (1 - t * t)).sum(), nh - 0.1 * t.sum()
+        for p, g in zip(
+            (b, h), fastgrad.autograd.grad(((fastgrad.tensor(x) + b).tanh() * h).mean(), (b, h)), strict=True
+        ):
+            p.grad = g.detach().clone()
+        held = b.detach().numpy()
+        assert np.allclose([b.item(), h.item(), held[0]], [nb, nh, nb], rtol=1e-12)

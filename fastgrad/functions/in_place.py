@@ -6,6 +6,7 @@ see the value that was there when an operation was recorded.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +119,18 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
     else:
         storage.at = (tr.epoch, made)
         storage.version += 1
+    related = tr.entries()[made].requires_grad
+    storage.family = weakref.ref(t if t._base is None else t._base) if related else None
     for reference in storage.aliases or ():
         other = reference()
         if other is not None:
             other._at = STALE
-            if other is not t and not other._detached and tr.entries()[made].requires_grad:
+            if other is not t and not other._detached and related and tape.is_related(other):
                 tape.follow(tr, other)  # it takes part in the gradient of what was written
             if t._base is not None and other is t._base and other is not t:
                 _history(tr, t._base, made)
-    if storage.array is not None and t._meta.requires_grad and type(t._meta) is Signature and t._origin is None:
-        t._at = STALE  # a parameter written under no_grad: its next reader is another iteration
+    if t._meta.requires_grad and type(t._meta) is Signature and not value_node.requires_grad:
+        t._at = STALE  # written under no_grad: it keeps its history, and the next reader of a parameter is another iteration
     else:
         _rebind(tr, t, value_node)
 
@@ -162,7 +165,9 @@ def _history(tr: Trace, base: Tensor, slot: int) -> None:
 
 
 def _rebind(tr: Trace, t: Tensor, node: Any) -> None:
-    """The handle stands for another entry from now on."""
+    """The handle stands for another entry from now on; one that has a history keeps it when the entry has none."""
+    if t._meta.requires_grad and not node.requires_grad and type(t._meta) is Node:
+        node = tape.rewritten(tr, node, t._meta)
     t._at = (tr.epoch, node.slot)
     if node.requires_grad or type(t._meta) is not Signature:
         tape.follow(tr, t)
