@@ -16,12 +16,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from . import build
 
 IDLE = 30.0  # seconds without work after which the helper ends
+ENDING = 5.0  # seconds that a process which ends waits for the helper's thread at most
 LIMIT = 2000  # kernels that one process has compiled for it at most
 
 failures: dict[str, str] = {}  # source -> what went wrong
@@ -38,6 +40,7 @@ class _Helper:
         self.thread: threading.Thread | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.asked = 0
+        self.ending = False
 
     def request(self, source: str, done: Callable[[int], None]) -> None:
         with self.lock:
@@ -49,12 +52,17 @@ class _Helper:
             if self.asked >= LIMIT:
                 failures[source] = f"{LIMIT} kernels have been compiled for this process, which is the limit"
                 return
+            if self.thread is None or not self.thread.is_alive():
+                thread = threading.Thread(target=self._run, name="fastgrad kernels", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # the system gives no more threads, or the interpreter is ending
+                    failures[source] = str(error)
+                    return
+                self.thread = thread
             self.asked += 1
             self.waiting[source] = [done]
             self.work.put(source)
-            if self.thread is None:
-                self.thread = threading.Thread(target=self._run, name="fastgrad kernels", daemon=True)
-                self.thread.start()
 
     def wait(self, sources: list[str]) -> None:
         """Until all of these have been answered."""
@@ -75,24 +83,27 @@ class _Helper:
                 continue
             try:
                 address = build.adopt(source, self._ask(source))
-            except (OSError, RuntimeError, ValueError) as error:
-                self._answer(source, None, str(error))
+            except Exception as error:
                 self.stop()
+                if self.ending:
+                    return
+                self._answer(source, None, str(error) or type(error).__name__)
             else:
                 self._answer(source, address, "")
 
     def _answer(self, source: str, address: int | None, error: str) -> None:
         with self.changed:
-            callbacks = self.waiting[source]
+            callbacks = self.waiting.pop(source)
+            self.changed.notify_all()
             if address is None:
                 failures[source] = error
             else:
                 for done in callbacks:
                     done(address)
-            del self.waiting[source]
-            self.changed.notify_all()
 
     def _ask(self, source: str) -> bytes:
+        if self.ending:
+            raise RuntimeError("the interpreter is ending")
         if self.process is None:
             self.process = _start()
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -113,8 +124,19 @@ class _Helper:
             process.kill()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with suppress(OSError):  # what was still to be written finds nobody
+                        stream.close()
             process.wait()
+
+    def end(self) -> None:
+        """End the process for good, and wait until the thread has left machine code alone: the interpreter ends."""
+        self.ending = True
+        process, thread = self.process, self.thread
+        if process is not None:
+            process.kill()  # the thread's waiting for an answer is over
+        if thread is not None:
+            self.work.put("")
+            thread.join(ENDING)
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -132,9 +154,7 @@ _helper = _Helper()
 
 
 def _end() -> None:
-    process = _helper.process
-    if process is not None:
-        process.kill()
+    _helper.end()
 
 
 def _after_fork() -> None:

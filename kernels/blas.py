@@ -6,9 +6,16 @@ on one thread: a large product is cut into several calls, which the pool execute
 
 import ctypes
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
+
+from .memory import MIB, reserve
+
+LOADING = 256 * MIB  # address space that a BLAS and its buffers may take
 
 
 @lru_cache(maxsize=1)
@@ -42,6 +49,7 @@ def _load_mkl() -> Any:
         return None
     for file in files:
         if file.name.startswith(("libmkl_rt.", "mkl_rt.")) and ("so" in file.name or file.suffix in (".dll", ".dylib")):
+            reserve(LOADING, "loading MKL")
             try:
                 return ctypes.CDLL(str(file.locate()))
             except OSError:
@@ -51,14 +59,34 @@ def _load_mkl() -> Any:
 
 @lru_cache(maxsize=1)
 def _openblas() -> Any:
-    """SciPy's table of BLAS routines, its library kept to one thread."""
-    from scipy.linalg import cython_blas
+    """SciPy's table of BLAS routines, its library kept to one thread.
+
+    A library that is loaded now starts with one: where the system refuses threads or their buffers, OpenBLAS ends the process.
+    """
+    if "scipy.linalg.cython_blas" not in sys.modules:
+        reserve(LOADING, "loading OpenBLAS")
+    with _one_thread():
+        from scipy.linalg import cython_blas
     from threadpoolctl import ThreadpoolController
 
     found = ThreadpoolController().select(user_api="blas").lib_controllers
     for library in [x for x in found if "scipy" in (x.filepath or "")] or found:
         library.set_num_threads(1)
     return cython_blas.__pyx_capi__
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def library_name() -> str:

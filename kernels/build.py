@@ -7,8 +7,13 @@ process that finds its kernels on disk never imports Numba. A stored file carrie
 again. Files are written beside their place and renamed, so processes may fill one directory at once.
 
 The directory is FASTGRAD_CACHE_DIR, else the user's cache directory; an unwritable one costs time and nothing else.
+
+Machine code, and whatever it or Python's C functions hold the address of, is kept by `forever`: until the process ends, after the
+interpreter has taken its modules apart. LLVM ends the process when it gets no memory, so it is reserved before LLVM is called; and
+nobody is inside of LLVM when the process ends.
 """
 
+import atexit
 import ctypes
 import hashlib
 import linecache
@@ -20,9 +25,15 @@ import threading
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import llvmlite.binding as llvm
+from .memory import MIB, reserve
+
+LOADING, FIRST, COMPILING, LINKING = 170 * MIB, 200 * MIB, 100 * MIB, 16 * MIB  # address space that LLVM may take
+if "llvmlite.binding" not in sys.modules:
+    reserve(LOADING, "loading the compiler")
+
+import llvmlite.binding as llvm  # noqa: E402
 
 LIMIT = 1 << 30  # bytes of machine code that are kept on disk
 counters = {"kernels compiled": 0, "kernels loaded": 0}
@@ -32,11 +43,21 @@ _pruned: list[Path] = []  # the directory, once it has been looked through
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):  # no thread is inside of LLVM when the process forks
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+atexit.register(_lock.acquire)  # never released: LLVM's memory goes away next, and no daemon thread is to be in it
 
 # What a kernel may call outside itself: memory functions and the C library's mathematics.
 _EXTERNALS = {"memcpy", "memset", "memmove"} | {
     name + suffix for name in ("ceil", "floor", "fma", "fmod", "lgamma", "pow", "rint", "trunc") for suffix in ("", "f")
 }
+
+
+T = TypeVar("T")
+
+
+def forever(thing: T) -> T:
+    """Keep an object until the process ends: one reference to it is never given back, whatever becomes of modules and caches."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    return thing
 
 
 def cache_directory() -> Path:
@@ -61,7 +82,7 @@ def _engine() -> tuple[Any, Any]:
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True
     )
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine), machine
+    return forever((llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine), machine))
 
 
 @lru_cache(maxsize=1)
@@ -132,6 +153,7 @@ def _place(source: str) -> tuple[str, Path]:
 
 
 def _link(code: bytes, name: str) -> int:
+    reserve(LINKING, "linking a kernel")
     engine, _ = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -139,6 +161,7 @@ def _link(code: bytes, name: str) -> int:
 
 
 def _compile(source: str, name: str) -> bytes:
+    reserve(COMPILING if "numba" in sys.modules else FIRST, "compiling a kernel")
     from numba import cfunc, types
 
     filename = f"<{name}>"
@@ -251,8 +274,6 @@ class _MethodDefinition(ctypes.Structure):
     )
 
 
-_doorways: list[_MethodDefinition] = []
-
 _DOORWAY = """
 declare i64 @PyLong_AsLongLong(i8*)
 declare i8* @PyEval_SaveThread()
@@ -278,15 +299,14 @@ define i8* @{name}(i8* %self, i8** %args, i64 %count) {{
 def _definition(text: str, symbol: str, name: str, flags: int) -> _MethodDefinition:
     """The definition of a C function that a module of LLVM IR has under `symbol`; the module may call the Python it declares."""
     with _lock:
+        reserve(LINKING, "linking a function")
         engine, _ = _engine()
         for called in re.findall(r"declare \S+ @(Py\w+)", text):
             llvm.add_symbol(called, ctypes.cast(getattr(ctypes.pythonapi, called), ctypes.c_void_p).value)
         engine.add_module(llvm.parse_assembly(text))
         engine.finalize_object()
         address = engine.get_function_address(symbol)
-    definition = _MethodDefinition(name.encode(), address, flags, None)
-    _doorways.append(definition)  # the function object points into it
-    return definition
+    return forever(_MethodDefinition(name.encode(), address, flags, None))  # the function object points into it
 
 
 def method(text: str, symbol: str, name: str, kind: type) -> Any:

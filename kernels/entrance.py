@@ -84,7 +84,7 @@ _FUNCTIONS = {
 
 _CALLED = ("PyBool_FromLong", "PyByteArray_AsString", "PyObject_VectorcallMethod", "PyTuple_Size")
 
-runs = (ctypes.c_int64 * 1)()  # programs run on this way
+runs = build.forever((ctypes.c_int64 * 1)())  # programs run on this way
 
 
 class Unknown(Exception):
@@ -298,16 +298,13 @@ call:
 
 def method(kind: type, table: str, general: str) -> Any:
     """A method of a class that tries the table in a slot of the object, and calls another method of the object on a miss."""
-    key = sys.intern(general)
+    key = build.forever(sys.intern(general))  # the machine code has its address
     offset = slot(kind, table)
     text = _METHOD.format(
         name="fastgrad_entrance", frame=FRAME, offset=offset, none=id(None), step=build.build(_STEP), general=id(key)
     )
-    _names.append(key)  # the machine code has its address
     return build.method(text, "fastgrad_entrance", "__call__", kind)
 
-
-_names: list[str] = []
 
 _END = """
 from fastgrad.kernels.replay import end

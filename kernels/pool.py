@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .build import build, doorway
+from .build import build, doorway, forever
 
 MOST = 256  # threads
 IDLE = 200e-6  # seconds that an idle worker looks for work before it sleeps
@@ -159,9 +159,8 @@ class _Pool:
     """The pool's memory, and the C library's functions and objects in it."""
 
     def __init__(self) -> None:
-        memory = np.zeros(RECORDS + 8 * MOST + 8, np.int64)
+        memory = forever(np.zeros(RECORDS + 8 * MOST + 8, np.int64))  # workers and records of programs point into it
         skip = -(memory.ctypes.data // 8) % 8
-        self._memory = memory
         self.words = memory[skip : skip + RECORDS + 8 * MOST]  # on a cache line
         self.address = int(self.words.ctypes.data)
         self._library = self._find()
