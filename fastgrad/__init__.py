@@ -220,6 +220,7 @@ from .functions.shapes import (
     unsqueeze,
     vstack,
 )  # fmt: skip
+from .kernels.memory import OutOfMemoryError
 from .printing import set_printoptions
 from .serialize import load, save
 from .tensor import Size, Tensor

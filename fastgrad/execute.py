@@ -17,6 +17,7 @@ import numpy as np
 from . import endings, reverse
 from . import recording as tape
 from .kernels.entrance import ending
+from .kernels.memory import LARGE, lacking, require
 from .plan.build import plan
 from .plan.program import Program
 from .recording import Signature, Storage, Trace, statistics
@@ -46,21 +47,15 @@ _tier_from_environment()
 
 
 def empty(nbytes: int) -> Any:
-    """Aligned uninitialised bytes; an impossible size is said before the system kills the process."""
-    if nbytes > 1 << 26 and nbytes > _memory():
-        raise RuntimeError(
-            f"not enough memory: you tried to allocate {nbytes} bytes, the machine has {_memory()}; use smaller batches"
-        )
-    raw = np.empty(nbytes + 64, np.uint8)
+    """Aligned uninitialised bytes."""
+    if nbytes > LARGE:
+        require(nbytes, "a tensor")
+    try:
+        raw = np.empty(nbytes + 64, np.uint8)
+    except MemoryError:
+        raise lacking(nbytes, "a tensor") from None
     start = -raw.ctypes.data % 64
     return raw[start : start + nbytes]
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 62
 
 
 def new_storage(numel: int, dtype: Any) -> Storage:
@@ -76,7 +71,7 @@ def new_storage(numel: int, dtype: Any) -> Storage:
 class Ready:
     """A program, and what its run hands back."""
 
-    __slots__ = ("outputs", "pattern", "program", "readers", "recipes", "saved", "specs", "spent")
+    __slots__ = ("nbytes", "outputs", "pattern", "program", "readers", "recipes", "saved", "specs", "spent")
 
     def __init__(self, program: Program, specs: list[tuple[int, Any]], saved: Any, readers: set[int]) -> None:
         self.readers = readers
@@ -87,6 +82,8 @@ class Ready:
         self.specs = specs  # (elements, dtype) of each output
         self.saved = saved
         self.outputs: list[list[Storage]] = [[] for _ in specs]  # former results, to be used again
+        results = sum([n * dtype.itemsize for n, dtype in specs])
+        self.nbytes = results + program.arena_bytes + program.kept_bytes  # that it needs at most
         self.spent: Any = None  # the graph of results whose history a backward has given up
         self.pattern: Any = None  # of the living tensors that it is for
 
@@ -148,9 +145,9 @@ def flush(tr: Trace) -> None:
             return
         if not _again(tr):
             _flush(tr)
-    except IndexError:
+    except (IndexError, MemoryError):
         if tr.epoch == epoch:
-            salvage(tr)
+            _rescue(tr)
         raise
     except BaseException:
         if tr.epoch == epoch:
@@ -212,6 +209,14 @@ def _familiar(tr: Trace, node: tape.Node) -> None:
         tr.strangers //= 2
 
 
+def _rescue(tr: Trace) -> None:
+    """Save what can be saved of a trace that cannot be run as a whole; if there is not even memory for that, nothing."""
+    try:
+        salvage(tr)
+    except MemoryError:
+        abandon(tr)
+
+
 def salvage(tr: Trace) -> None:
     """After an entry has failed: what does not depend on it gets its value, and nothing is written to leaves' memory."""
     drop_dead(tr)
@@ -225,7 +230,7 @@ def salvage(tr: Trace) -> None:
         slot = t._at[1] if storage is None else storage.at[1]
         try:
             compute(tr, [slot])
-        except IndexError:
+        except (IndexError, MemoryError):
             continue
         if storage is None or storage not in holders:
             holders.append(t if storage is None else storage)
@@ -382,6 +387,8 @@ def _arena(tr: Trace, nbytes: int) -> int:
 
 def results(ready: Ready) -> list[Storage]:
     """Memory for all results."""
+    if ready.nbytes > LARGE:
+        _require_fresh(ready)
     found = []
     storages, arrays = _FREE
     for pool, spec in zip(ready.outputs, ready.specs, strict=True):
@@ -400,16 +407,28 @@ def results(ready: Ready) -> list[Storage]:
     return found
 
 
+def _require_fresh(ready: Ready) -> None:
+    """An error unless there is memory for all that a run will ask for: the pieces might be given one by one."""
+    arena = tape.local.trace.arena
+    have = 0 if arena is None else arena.nbytes
+    program = ready.program
+    fresh = [n * dtype.itemsize for pool, (n, dtype) in zip(ready.outputs, ready.specs, strict=True) if not pool]
+    nbytes = sum(fresh) + program.kept_bytes + (program.arena_bytes - have if program.arena_bytes > have else 0)
+    if nbytes > LARGE:
+        require(nbytes, f"a program of {program.count} records")
+
+
 def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], roots: list[int]) -> None:
     program = ready.program
     outputs = results(ready)
     kept = new_bytes(program.kept_bytes) if program.kept_bytes else None
+    arena = _arena(tr, program.arena_bytes) if program.arena_bytes else 0
     written = tr.written
     for storage in written:
         if storage.savers:
             protect(written)
+    for storage in written:
         storage.version += 1
-    arena = _arena(tr, program.arena_bytes) if program.arena_bytes else 0
     program.bind(tr.addresses, tr.scalars, arena, [s.address for s in outputs], kept.address if kept is not None else 0)
     statistics["runs"] += 1
     program.run(None)

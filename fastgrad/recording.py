@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import dtypes
+from .kernels.memory import LARGE, require_passable
 
 if TYPE_CHECKING:
     from .ops.table import Operation
@@ -422,6 +423,8 @@ def extend(
     here = tr.real
     node = found(here, key)
     if node is None:
+        if count(shape) > LARGE and type(op) is not Marker and op.kind != "view":
+            require_passable(count(shape) * dtype.itemsize, op.name)
         node = Node(here, op, operands, attrs, here.grad_enabled)
         node.slot = here.end
         node.end = here.end + 1

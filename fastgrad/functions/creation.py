@@ -17,6 +17,7 @@ from ..devices import check_device
 from ..dispatch import tensor_operand
 from ..dtypes import dtype as dtype_
 from ..dtypes import from_numpy_dtype, get_default_dtype, int64, to_dtype
+from ..kernels.memory import LARGE, require
 from ..ops import arrays
 from ..ops.table import CONVERT
 from ..recording import Signature, Storage
@@ -148,6 +149,8 @@ def sizes_of(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, 
 
 def _filled(name: str, shape: tuple[int, ...], value: Any, kind: dtype_, constant: bool) -> Tensor:
     tr = tape.local.trace
+    if math.prod(shape) > LARGE:
+        require(math.prod(shape) * kind.itemsize, name)
     if isinstance(value, tape.TENSOR):
         filler = value
     else:
