@@ -9,6 +9,7 @@ from .compiled import compile
 from .control import eager, get_num_threads, set_num_threads, stats
 from .control import tape_table as tape
 from .devices import device
+from .dispatch import tensor_operand as _tensor_operand
 from .dtypes import bool_ as bool
 from .dtypes import (
     dtype,
@@ -244,12 +245,12 @@ def is_tensor(obj: Any) -> "builtins.bool":
 
 def numel(input: Tensor) -> "builtins.int":
     """The number of elements."""
-    return input.numel()
+    return _tensor_operand(input, "numel").numel()
 
 
 def detach(input: Tensor) -> Tensor:
     """The same memory outside of any gradient."""
-    return input.detach()
+    return _tensor_operand(input, "detach").detach()
 
 
 if TYPE_CHECKING:

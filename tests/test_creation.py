@@ -259,3 +259,37 @@ def test_unknown_keywords_are_refused_everywhere():
                     continue
                 taken.append((owner.__name__, function))
     assert not taken
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_tensor_is_refused_by_its_type():
+    """Public functions given arrays, lists, text or None in the place of tensors say so; nothing breaks inside of them."""
+    x, broken = fastgrad.ones(2, 2), []
+    foreign = (x, np.ones((2, 2)), None, "a", 1.0, [1.0])
+    spared = (
+        *SPARED,
+        "save",
+        "load",
+        "seed",
+        "set_num_threads",
+        "set_rng_state",
+        "manual_seed",
+        "promote_types",
+        "tape",
+        "linear",
+        "cross_entropy",
+    )
+    for owner in (fastgrad, fastgrad.nn.functional):
+        for name in owner.__all__:
+            function = getattr(owner, name)
+            if not callable(function) or isinstance(function, type) or name in spared or name.startswith("set_"):
+                continue
+            for arguments in itertools.chain.from_iterable(itertools.product(foreign, repeat=n) for n in (1, 2)):
+                try:
+                    function(*arguments)
+                except (AttributeError, KeyError) as error:
+                    broken.append((name, error, [type(a).__name__ for a in arguments]))
+                except Exception:  # the kinds of errors are compared elsewhere
+                    continue
+    fastgrad.manual_seed(0)
+    assert not broken

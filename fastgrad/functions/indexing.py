@@ -341,6 +341,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The positions of elements that are not zero, (number, dimensions), or one vector a dimension. Observes `input`."""
+    tensor_operand(input, "nonzero")
     found = np.nonzero(np.atleast_1d(input.detach().numpy()))
     if as_tuple:
         return tuple([as_tensor(x.astype(np.int64)) for x in found])
@@ -349,6 +350,8 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask is true, as a vector. Observes the mask."""
+    tensor_operand(input, "masked_select")
+    tensor_operand(mask, "masked_select")
     shape = np.broadcast_shapes(tuple(input.shape), tuple(mask.shape))
     return getitem(input.expand(shape), mask.expand(shape))
 
@@ -363,6 +366,7 @@ def _positions(name: str, index: Any) -> Tensor:
 @numpy_names
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices at positions along a dimension."""
+    tensor_operand(input, "index_select")
     index = _positions("index_select", index)
     if index.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector")
@@ -375,12 +379,14 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements at positions of the flattened tensor."""
+    tensor_operand(input, "take")
     return tape.apply(arrays.index, (input.reshape(-1), _positions("take", index)), 0)
 
 
 @numpy_names
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """`out[i][j] = input[index[i][j]][j]` for dim 0, and so on: index has as many dimensions as input."""
+    tensor_operand(input, "gather")
     index = _positions("gather", index)
     dim = wrap_dim("gather", dim, input.ndim)
     if input.ndim * index.ndim == 0 and input.ndim + index.ndim < 2:  # a number is a vector of one
@@ -452,6 +458,8 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 @numpy_names
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """A copy with slices of `source` added at positions along a dimension."""
+    tensor_operand(input, "index_add")
+    tensor_operand(source, "index_add")
     index = _positions("index_add", index)
     dim = wrap_dim("index_add", dim, input.ndim)
     if not input.ndim:
@@ -473,6 +481,8 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 @numpy_names
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy with slices of `source` written at positions along a dimension."""
+    tensor_operand(input, "index_copy")
+    tensor_operand(source, "index_copy")
     if not input.ndim:
         return index_copy(_vector(input), dim, _vector(index), _vector(source)).reshape(())
     index, dim = _positions("index_copy", index), wrap_dim("index_copy", dim, input.ndim)
@@ -483,6 +493,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 @numpy_names
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with a number written into the slices at positions along a dimension."""
+    tensor_operand(input, "index_fill")
     dim = wrap_dim("index_fill", dim, input.ndim)
     if not input.ndim:
         return index_fill(_vector(input), dim, _vector(index), value).reshape(())
@@ -492,6 +503,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """A copy with a number where the mask is true."""
+    tensor_operand(input, "masked_fill")
     if not isinstance(mask, tape.TENSOR) or mask.dtype.name != "bool":
         raise RuntimeError(
             f"masked_fill only supports boolean masks, but got mask with dtype {getattr(mask, 'dtype', type(mask))}"
@@ -513,6 +525,7 @@ def _single(name: str, input: Tensor, value: Any) -> Tensor:
 @numpy_names
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (or smallest) elements along a dimension and their positions. Observes `input`."""
+    tensor_operand(input, "topk")
     from .reductions import Extreme
 
     dim, k = wrap_dim("topk", dim, input.ndim), integer("topk", "k", k)
@@ -530,6 +543,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 @numpy_names
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The positions that would sort along a dimension. Observes `input`."""
+    tensor_operand(input, "argsort")
     dim, values = wrap_dim("sort", dim, input.ndim), input.detach().numpy()
     if not input.ndim:
         return wrap(np.zeros((), np.int64))
@@ -543,6 +557,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 @numpy_names
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     """Sorted values along a dimension and their positions. Observes `input`."""
+    tensor_operand(input, "sort")
     from .reductions import Extreme
 
     positions = argsort(input, dim, descending, stable)
@@ -551,6 +566,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 
 def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
     """The different values, ascending. Observes `input`."""
+    tensor_operand(input, "unique")
     values, inverse, counts = np.unique(input.detach().numpy(), return_inverse=True, return_counts=True)
     results = [as_tensor(values)]
     if return_inverse:
@@ -563,6 +579,7 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
 @numpy_names
 def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None) -> Tensor:
     """Every slice along a dimension repeated; of the flattened tensor if no dimension is given."""
+    tensor_operand(input, "repeat_interleave")
     if dim is None:
         input, dim = input.reshape(-1), 0
     dim = wrap_dim("repeat_interleave", dim, input.ndim)

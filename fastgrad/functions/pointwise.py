@@ -224,7 +224,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     if input is None and other is None:
         from .indexing import nonzero
 
-        return nonzero(condition, as_tuple=True)
+        return nonzero(tensor_operand(condition, "where"), as_tuple=True)
     tensor_operand(condition, "where")
     if condition.dtype.name not in ("bool", "uint8"):
         raise RuntimeError(
@@ -288,6 +288,8 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether shapes and all elements are equal."""
+    tensor_operand(input, "equal")
+    tensor_operand(other, "equal")
     return input.shape == other.shape and bool((input == other).all())
 
 
@@ -318,6 +320,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
 
 def invert(input: Tensor) -> Tensor:
     """`~input`: not for bool, the bits' complement for integers."""
+    tensor_operand(input, "invert")
     if input.dtype.name == "bool":
         return logical_not(input)
     if input.dtype.category == FLOAT:

@@ -104,6 +104,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The inner product of two vectors."""
     for t in (input, tensor):
         tensor_operand(t, "dot")
+    for t in (input, tensor):
         if t.ndim != 1:
             raise RuntimeError(f"1D tensors expected, but got {input.ndim}D and {tensor.ndim}D tensors")
     if input.shape != tensor.shape:
@@ -146,11 +147,14 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
 
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal."""
+    if tensor_operand(input, "trace").ndim != 2:
+        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}")
     return sum_(diagonal(input))
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A view of a diagonal."""
+    tensor_operand(input, "diagonal")
     from .reductions import wrap_dim
     from .views import strides_of, view
 
@@ -172,6 +176,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """The diagonal of a matrix, or the matrix with the given diagonal."""
+    tensor_operand(input, "diag")
     if input.ndim == 2:
         return globals()["diagonal"](input, diagonal)
     if input.ndim != 1:

@@ -273,12 +273,17 @@ def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
     """1 with the given probabilities, else 0."""
     from .pointwise import convert
 
+    tensor_operand(input, "bernoulli")
     return convert(draw("uniform", tuple(input.shape), input.dtype, 0.0, 1.0, generator) < input, input.dtype)
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
     """Positions drawn with the given weights, a row at a time. Observes `input`."""
-    source = _source(generator)
+    source, num_samples = _source(generator), integer("multinomial", "num_samples", num_samples)
+    if tensor_operand(input, "multinomial").ndim not in (1, 2):
+        raise RuntimeError(f"multinomial: prob_dist must be 1 or 2 dim, got {input.ndim}")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
     random = np.random.Generator(np.random.Philox(key=source._seed, counter=source._offset))
     weights = np.atleast_2d(input.detach().numpy()).astype(np.float64)
     if (weights < 0).any() or not np.isfinite(weights).all() or (weights.sum(1) <= 0).any():

@@ -399,6 +399,7 @@ def _norm(input: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
 @numpy_names
 def cumsum(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
     """Running sums along a dimension; integers add up in int64."""
+    tensor_operand(input, "cumsum")
     dim = wrap_dim("cumsum", dim, input.ndim)
     number = _number_type(input, dtype)
     return number * 1 if input.ndim == 0 else tape.apply(arrays.cumsum, (number,), dim)

@@ -68,6 +68,7 @@ def _reshaped(input: Tensor, new: tuple[int, ...], op: View = arrays.reshape) ->
 
 def reshape(input: Tensor, *sizes_: Any, shape: Any = None) -> Tensor:
     """The elements under another shape: a view where possible, else a copy. One size may be -1."""
+    tensor_operand(input, "reshape")
     return _reshaped(input, _complete("reshape", input.shape, sizes("reshape", sizes_, shape)))
 
 
@@ -85,6 +86,7 @@ def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None) -> Tensor:
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions from `start_dim` to `end_dim` run together."""
+    tensor_operand(input, "flatten")
     shape = input.shape
     first, last = wrap_dim("flatten", start_dim, len(shape)), wrap_dim("flatten", end_dim, len(shape))
     if not shape:
@@ -97,6 +99,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 @numpy_names
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Dimensions of size 1 removed."""
+    tensor_operand(input, "squeeze")
     shape = input.shape
     dims = wrap_dims("squeeze", dim, len(shape)) if dim is not None else tuple(range(len(shape)))
     new = tuple([n for i, n in enumerate(shape) if n != 1 or i not in dims])
@@ -106,6 +109,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
 @numpy_names
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A dimension of size 1 inserted before `dim`."""
+    tensor_operand(input, "unsqueeze")
     shape = input.shape
     dim = wrap_dim("unsqueeze", dim, len(shape) + 1)
     return _reshaped(input, (*shape[:dim], 1, *shape[dim:]), arrays.unsqueeze)
@@ -113,6 +117,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 def permute(input: Tensor, *order_: Any, dims: Any = None) -> Tensor:
     """The dimensions in another order."""
+    tensor_operand(input, "permute")
     order = _given("permute", order_, dims)
     n = input.ndim
     if len(order) != n:
@@ -132,6 +137,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def _exchanged(input: Tensor, dim0: int, dim1: int, op: View) -> Tensor:
+    tensor_operand(input, "transpose")
     n = input.ndim
     a, b = wrap_dim("transpose", dim0, n), wrap_dim("transpose", dim1, n)
     order = list(range(n))
@@ -145,6 +151,7 @@ swapaxes = swapdims = transpose
 
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; vectors stay."""
+    tensor_operand(input, "t")
     if input.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
     return _exchanged(input, 0, 1 if input.ndim == 2 else 0, arrays.t)
@@ -152,6 +159,7 @@ def t(input: Tensor) -> Tensor:
 
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dimensions moved to other places, the others in their order."""
+    tensor_operand(input, "movedim")
     n = input.ndim
     if not n:
         return permute(input, ())
@@ -166,6 +174,7 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 
 def expand(input: Tensor, *sizes_: Any, size: Any = None) -> Tensor:
     """Dimensions of size 1 repeated without copying; -1 keeps a size."""
+    tensor_operand(input, "expand")
     new, old = _given("expand", sizes_, size), input.shape
     lead = len(new) - len(old)
     if lead < 0:
@@ -196,22 +205,26 @@ broadcast_to = expand
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """Expanded to another tensor's shape."""
+    tensor_operand(other, "expand_as")
     return expand(input, other.shape)
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """Viewed under another tensor's shape."""
+    tensor_operand(other, "view_as")
     return view_as_shape(input, other.shape)
 
 
 def tile(input: Tensor, *times_: Any, dims: Any = None) -> Tensor:
     """As `repeat`; dimensions without a number are not repeated."""
+    tensor_operand(input, "tile")
     times = sizes("tile", times_, dims)
     return repeat(input, (1,) * (input.ndim - len(times)) + times)
 
 
 def repeat(input: Tensor, *times_: Any, repeats: Any = None) -> Tensor:
     """Copies of the tensor side by side along every dimension."""
+    tensor_operand(input, "repeat")
     times = _given("repeat", times_, repeats)
     shape: tuple[int, ...] = input.shape
     if len(times) < len(shape):
@@ -225,6 +238,7 @@ def repeat(input: Tensor, *times_: Any, repeats: Any = None) -> Tensor:
 
 def contiguous(input: Tensor) -> Tensor:
     """The tensor itself if its elements lie in row-major order, else a copy that does."""
+    tensor_operand(input, "contiguous")
     return input if is_contiguous(input.shape, strides_of(input)) else clone(input)
 
 
@@ -277,13 +291,13 @@ def _stack(tensors: tuple[Tensor, ...], dim: int) -> Tensor:
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Joined along the second dimension (the first for vectors); a number is a vector of one."""
-    tensors = [reshape(p, 1) if p.ndim == 0 else p for p in tensors]
+    tensors = [reshape(p, 1) if tensor_operand(p, "hstack").ndim == 0 else p for p in tensors]
     return cat(tensors, 0 if tensors[0].ndim < 2 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Joined along the first dimension, vectors as rows."""
-    return cat([reshape(p, 1, -1) if p.ndim < 2 else p for p in tensors], 0)
+    return cat([reshape(p, 1, -1) if tensor_operand(p, "vstack").ndim < 2 else p for p in tensors], 0)
 
 
 @numpy_names
@@ -347,6 +361,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 @numpy_names
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along a dimension."""
+    tensor_operand(input, "unbind")
     dim = wrap_dim("unbind", dim, input.ndim)
     return tuple([select(input, dim, i) for i in range(input.shape[dim])])
 
@@ -354,6 +369,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 @numpy_names
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """One slice along a dimension, which is removed."""
+    tensor_operand(input, "select")
     if not input.ndim:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
     dim = wrap_dim("select", dim, input.ndim)
@@ -390,6 +406,7 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
 
 def flip(input: Tensor, *dims_: Any, dims: Any = None) -> Tensor:
     """The order along dimensions reversed (a copy). IndexError for a dimension that isn't there, RuntimeError for one given twice."""
+    tensor_operand(input, "flip")
     from .creation import arange
     from .indexing import index_select
 

@@ -151,7 +151,7 @@ def _written(function: Any, input: Tensor, *args: Any) -> Tensor:
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0)."""
-    return in_place.relu_(input) if inplace else pointwise.relu(input)
+    return in_place.relu_(tensor_operand(input, "relu")) if inplace else pointwise.relu(input)
 
 
 softplus_unit = unary(e.softplus_op)
@@ -171,6 +171,7 @@ def _leaky_relu(input: Tensor, negative_slope: float) -> Tensor:
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """The input where it is positive, else `negative_slope` times it."""
+    tensor_operand(input, "leaky_relu")
     if inplace:
         return _written(leaky_relu, input, negative_slope)
     return _leaky_relu(input, float(negative_slope))
@@ -184,6 +185,7 @@ def _elu(input: Tensor, alpha: float) -> Tensor:
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """The input where it is positive, else alpha (exp(input) - 1)."""
+    tensor_operand(input, "elu")
     return _written(elu, input, alpha) if inplace else _elu(input, float(alpha))
 
 
@@ -194,6 +196,7 @@ def _silu(input: Tensor) -> Tensor:
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """input * sigmoid(input)."""
+    tensor_operand(input, "silu")
     return _written(silu, input) if inplace else _silu(input)
 
 
@@ -214,6 +217,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Elements set to zero with probability p while training, the others scaled by 1 / (1 - p)."""
+    tensor_operand(input, "dropout")
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if inplace:
@@ -244,6 +248,7 @@ def _one_hot(input: Tensor, classes: int) -> Tensor:
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """1 at each class's place, 0 elsewhere: (...) int64 -> (..., classes) int64. Without `num_classes` the input is observed."""
+    tensor_operand(tensor, "one_hot")
     if tensor.dtype is not int64:
         raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}")
     if num_classes == -1:
@@ -285,9 +290,9 @@ def reduction_of(reduction: str, size_average: Any = None, reduce: Any = None, *
 
 
 def _warn_sizes(input: Tensor, target: Tensor) -> None:
+    tensor_operand(input, "loss")
+    tensor_operand(target, "loss")
     if input._meta.shape != target._meta.shape:
-        import warnings
-
         warnings.warn(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}). This will likely "
             "lead to incorrect results due to broadcasting. Please ensure they have the same size.",
@@ -370,6 +375,8 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean", pos_weight: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Cross entropy of sigmoid(input) and target, computed from the logits without overflow."""
+    tensor_operand(input, "binary_cross_entropy_with_logits")
+    tensor_operand(target, "binary_cross_entropy_with_logits")
     reduction = reduction_of(reduction, size_average, reduce)
     if input._meta.shape != target._meta.shape:
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
@@ -389,6 +396,8 @@ def binary_cross_entropy(
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """Cross entropy of probabilities and target, logarithms kept above -100."""
+    tensor_operand(input, "binary_cross_entropy")
+    tensor_operand(target, "binary_cross_entropy")
     reduction = reduction_of(reduction, size_average, reduce)
     if input._meta.shape != target._meta.shape:
         raise ValueError(
@@ -415,6 +424,8 @@ def kl_div(
     log_target: bool = False,
 ) -> Tensor:  # fmt: skip
     """The Kullback-Leibler divergence of target from exp(input)."""
+    tensor_operand(input, "kl_div")
+    tensor_operand(target, "kl_div")
     reduction = reduction_of(reduction, size_average, reduce, "batchmean")
     if reduction == "mean":
         warnings.warn(
@@ -472,6 +483,8 @@ def nll_loss(
     reduce: Any = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """The negative log-likelihood of the target classes; input (N, C, ...) holds log-probabilities, target (N, ...) classes."""
+    tensor_operand(input, "nll_loss")
+    tensor_operand(target, "nll_loss")
     reduction = reduction_of(reduction, size_average, reduce)
     _check_classes("nll_loss", input, target)
     return _nll(input, target, weight, ignore_index, reduction, 0.0)
@@ -511,6 +524,8 @@ def cross_entropy(
     >>> fastgrad.nn.functional.cross_entropy(fastgrad.zeros(2, 4), fastgrad.tensor([0, 3]))
     tensor(1.3863)
     """
+    tensor_operand(input, "cross_entropy")
+    tensor_operand(target, "cross_entropy")
     reduction = reduction_of(reduction, size_average, reduce)
     if target._meta.shape == input._meta.shape and target.dtype.is_floating_point:
         return _probability_loss(input, target, weight, reduction, float(label_smoothing))
