@@ -45,20 +45,12 @@ from .functions.creation import (
 )  # fmt: skip
 from .functions.einsum import einsum
 from .functions.indexing import (
-    argsort,
-    gather,
-    index_add,
-    index_copy,
-    index_fill,
-    index_select,
-    masked_fill,
     masked_select,
-    nonzero,
+)  # fmt: skip
+from .functions.order import (
+    argsort,
     repeat_interleave,
-    scatter,
-    scatter_add,
     sort,
-    take,
     topk,
     unique,
 )  # fmt: skip
@@ -153,6 +145,18 @@ from .functions.pointwise import (
     trunc,
     where,
     xlogy,
+)  # fmt: skip
+from .functions.positions import (
+    gather,
+    index_add,
+    index_copy,
+    index_fill,
+    index_select,
+    masked_fill,
+    nonzero,
+    scatter,
+    scatter_add,
+    take,
 )  # fmt: skip
 from .functions.products import addmm, baddbmm, bmm, diag, diagonal, dot, ger, matmul, mm, mv, outer, trace
 from .functions.random import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .functions import in_place, indexing, operators, pointwise, products, random, reductions, shapes
+from .functions import in_place, indexing, operators, order, pointwise, positions, products, random, reductions, shapes
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -108,22 +108,22 @@ class Methods:
         products.diag,
     )
 
-    gather, scatter, scatter_add = indexing.gather, indexing.scatter, indexing.scatter_add
+    gather, scatter, scatter_add = positions.gather, positions.scatter, positions.scatter_add
     index_select, index_add, index_copy, index_fill = (
-        indexing.index_select,
-        indexing.index_add,
-        indexing.index_copy,
-        indexing.index_fill,
+        positions.index_select,
+        positions.index_add,
+        positions.index_copy,
+        positions.index_fill,
     )
     masked_fill, masked_select, nonzero, take = (
-        indexing.masked_fill,
+        positions.masked_fill,
         indexing.masked_select,
-        indexing.nonzero,
-        indexing.take,
+        positions.nonzero,
+        positions.take,
     )
-    topk, sort, argsort, unique = indexing.topk, indexing.sort, indexing.argsort, indexing.unique
+    topk, sort, argsort, unique = order.topk, order.sort, order.argsort, order.unique
     repeat_interleave, bernoulli, multinomial = (
-        indexing.repeat_interleave,
+        order.repeat_interleave,
         random.bernoulli,
         random.multinomial,
     )
@@ -158,12 +158,12 @@ class Methods:
         in_place.bernoulli_,
         in_place.random_,
     )
-    masked_fill_ = in_place.writer("masked_fill_", indexing.masked_fill)
-    scatter_ = in_place.writer("scatter_", indexing.scatter)
-    scatter_add_ = in_place.writer("scatter_add_", indexing.scatter_add)
-    index_add_ = in_place.writer("index_add_", indexing.index_add)
-    index_copy_ = in_place.writer("index_copy_", indexing.index_copy)
-    index_fill_ = in_place.writer("index_fill_", indexing.index_fill)
+    masked_fill_ = in_place.writer("masked_fill_", positions.masked_fill)
+    scatter_ = in_place.writer("scatter_", positions.scatter)
+    scatter_add_ = in_place.writer("scatter_add_", positions.scatter_add)
+    index_add_ = in_place.writer("index_add_", positions.index_add)
+    index_copy_ = in_place.writer("index_copy_", positions.index_copy)
+    index_fill_ = in_place.writer("index_fill_", positions.index_fill)
 
     def where(self, condition: Tensor, other: Any) -> Tensor:
         """Own elements where the condition is true, else those of `other`."""

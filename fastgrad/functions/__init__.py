@@ -1,4 +1,4 @@
 """PyTorch's functions, written with recorded operations: what `fastgrad.*` and the methods of Tensor call.
 
-One file a subject: `pointwise`, `reductions`, `shapes`, `indexing`, `products`, `creation`, `in_place`.
+One file a subject: `pointwise`, `reductions`, `shapes`, `indexing` (`x[...]`), `positions`, `order`, `products`, `creation`, `random`, `in_place`.
 """

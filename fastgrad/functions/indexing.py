@@ -1,4 +1,4 @@
-"""Indexing: `x[...]`, `x[...] = v`, and functions that read or write where positions say.
+"""Indexing: `x[...]`, `x[...] = v`.
 
 A basic index (integers, slices, None, `...`) is a view. Positions (int64 tensors, arrays, lists, masks) are brought to one
 list of positions into one flattened dimension, and then taken, put or added along it.
@@ -16,13 +16,11 @@ from .. import recording as tape
 from ..dispatch import as_number, tensor_operand
 from ..dtypes import INTEGER, bool_, int64
 from ..ops import arrays
-from ..ops.elementwise import where_op
-from ..ops.table import CONVERT
 from ..recording import count
-from .arguments import fit, integer, number, numpy_names, type_of
+from .arguments import fit, type_of
 from .creation import as_tensor, wrap
 from .data import array_of
-from .reductions import wrap_dim
+from .positions import check_known, chosen, nonzero, single, written
 from .views import view
 
 if TYPE_CHECKING:
@@ -69,42 +67,6 @@ def _check_mask(mask: Tensor, shape: tuple[int, ...], d: int) -> None:
             f"The shape of the mask {list(mask.shape)} at index {d} does not match the shape of the indexed tensor "
             f"{list(shape)} at index {d}"
         )
-
-
-def _check_known(index: Tensor, size: int, d: int) -> None:
-    """IndexError at once where positions to be written to lie in memory, so that a caught error has changed nothing.
-
-    Positions that are still to be computed are checked by the kernel.
-    """
-    tr, storage = tape.local.trace, index._storage
-    if storage is None or storage.array is None or storage in tr.written or tr.capture is not None or tr.static:
-        return
-    if index._meta.numel:
-        values = index._view_of_memory()
-        low, high = int(values.min()), int(values.max())
-        if low < -size or high >= size:
-            wrong = low if low < -size else high
-            raise IndexError(f"index {wrong} is out of bounds for dimension {d} with size {size}")
-
-
-def _written(name: str, input: Tensor, value: Any) -> Tensor:
-    """A tensor of the same dtype to be written at positions, or a number as one."""
-    if not isinstance(value, tape.TENSOR):
-        made = tape.scalar(value)
-        return made if made.dtype is input.dtype else tape.apply(CONVERT, (made,), input.dtype)
-    if value._meta.weak:
-        return tape.apply(CONVERT, (value,), input.dtype)
-    if value.dtype is not input.dtype:
-        raise RuntimeError(
-            f"{name}: Index put requires the source and destination dtypes match, got {input.dtype} for the destination and "
-            f"{value.dtype} for the source; convert the source with .to({input.dtype})"
-        )
-    return value
-
-
-def _chosen(mask: Tensor, value: Tensor, input: Tensor) -> Tensor:
-    """`value`, a tensor of one number and of the input's dtype, where the mask is true, else the input."""
-    return tape.apply(where_op, (mask, value, input))
 
 
 def _is_several(index: Any) -> bool:
@@ -294,7 +256,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         _check_mask(index, input._meta.shape, 0)
         mask = index.reshape(*index.shape, *(1,) * (input.ndim - index.ndim))
         one = value.reshape(()) if isinstance(value, tape.TENSOR) else value
-        assign(input, _chosen(mask, _single("assignment", input, one), input))
+        assign(input, chosen(mask, single("assignment", input, one), input))
         return
     parts = _parts(index, input._meta.shape)
     target, positions = _basic(input, parts)
@@ -303,7 +265,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         return
     for d, p in enumerate(positions):
         if p is not None:
-            _check_known(p, target.shape[d], d)
+            check_known(p, target.shape[d], d)
     if isinstance(value, tape.TENSOR) and number_of_one and all([p.masked for p in parts if isinstance(p, _Position)]):
         value = value.to(input.dtype)
     try:
@@ -313,7 +275,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     kept = [n for d, n in enumerate(target.shape) if d not in dims]
     lead = dims[0] if adjacent else 0
     shape = (*kept[:lead], *wide, *kept[lead:])
-    value = _written("assignment", target, value)
+    value = written("assignment", target, value)
     while value.ndim > len(shape) and value.shape[0] == 1:
         value = tape.apply(arrays.reshape, (value,), value.shape[1:])
     try:
@@ -339,249 +301,9 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     assign(target, tape.apply(arrays.permute, (put,), arrays._inverse(order)))
 
 
-def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
-    """The positions of elements that are not zero, (number, dimensions), or one vector a dimension. Observes `input`."""
-    tensor_operand(input, "nonzero")
-    found = np.nonzero(np.atleast_1d(input.detach().numpy()))
-    if as_tuple:
-        return tuple([as_tensor(x.astype(np.int64)) for x in found])
-    return as_tensor(np.stack(found, axis=1).astype(np.int64) if input.ndim else np.zeros((len(found[0]), 0), np.int64))
-
-
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask is true, as a vector. Observes the mask."""
     tensor_operand(input, "masked_select")
     tensor_operand(mask, "masked_select")
     shape = np.broadcast_shapes(tuple(input.shape), tuple(mask.shape))
     return getitem(input.expand(shape), mask.expand(shape))
-
-
-def _positions(name: str, index: Any) -> Tensor:
-    tensor_operand(index, name)
-    if index.dtype.category != 1:
-        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, got {index.dtype}")
-    return index if index.dtype is int64 else index.to(int64)
-
-
-@numpy_names
-def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices at positions along a dimension."""
-    tensor_operand(input, "index_select")
-    index = _positions("index_select", index)
-    if index.ndim > 1:
-        raise IndexError("index_select(): Index is supposed to be a vector")
-    if not input.ndim:
-        if index.numel() != 1:
-            raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)")
-        return index_select(input.reshape(1), dim, index).reshape(())
-    return tape.apply(arrays.take, (input, index.reshape(-1)), wrap_dim("index_select", dim, input.ndim))
-
-
-def take(input: Tensor, index: Tensor) -> Tensor:
-    """The elements at positions of the flattened tensor."""
-    tensor_operand(input, "take")
-    return tape.apply(arrays.index, (input.reshape(-1), _positions("take", index)), 0)
-
-
-@numpy_names
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """`out[i][j] = input[index[i][j]][j]` for dim 0, and so on: index has as many dimensions as input."""
-    tensor_operand(input, "gather")
-    index = _positions("gather", index)
-    dim = wrap_dim("gather", dim, input.ndim)
-    if input.ndim * index.ndim == 0 and input.ndim + index.ndim < 2:  # a number is a vector of one
-        return gather(_vector(input), dim, _vector(index)).reshape(index.shape)
-    return tape.apply(arrays.gather, (_fitted("gather", input, dim, index), index), dim)
-
-
-def _vector(t: Any) -> Any:
-    """A number as a vector of one."""
-    return t.reshape(1) if isinstance(t, tape.TENSOR) and not t.ndim else t
-
-
-def _fitted(name: str, big: Tensor, dim: int, index: Tensor) -> Tensor:
-    """A tensor cut to the index's size in all dimensions but one."""
-    if big.ndim != index.ndim:
-        raise RuntimeError(
-            f"{name}: Index tensor must have the same number of dimensions as input tensor, got {index.ndim} and {big.ndim}"
-        )
-    cut = []
-    for d, (n, m) in enumerate(zip(big.shape, index.shape, strict=True)):
-        if d != dim and m > n:
-            raise RuntimeError(
-                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger than "
-                f"self {list(big.shape)} apart from dimension {dim}"
-            )
-        cut.append((0, 1, n if d == dim else m))
-    return (
-        big
-        if all([c[2] == n for c, n in zip(cut, big.shape, strict=True)])
-        else tape.apply(arrays.slice_, (big,), tuple(cut))
-    )
-
-
-def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
-    index = _positions(name, index)
-    dim = wrap_dim(name, dim, input.ndim)
-    if not input.ndim:
-        return _scattered(name, op, _vector(input), dim, _vector(index), _vector(src)).reshape(())
-    if not isinstance(src, tape.TENSOR):
-        src = tape.apply(arrays.expand, (_single(name, input, src),), tuple(index.shape))
-    if src.dtype is not input.dtype:
-        raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype, got {input.dtype} and {src.dtype}")
-    cut = tuple([(0, 1, m) for m in index.shape])
-    if any([m > n for m, n in zip(index.shape, src.shape, strict=True)]):
-        raise RuntimeError(f"{name}: Expected index {list(index.shape)} to be no larger than src {list(src.shape)}")
-    if tuple(src.shape) != tuple(index.shape):
-        src = tape.apply(arrays.slice_, (src,), cut)
-    part = _fitted(name, input, dim, index)
-    _check_known(index, input.shape[dim], dim)
-    made = tape.apply(op, (part, index, src), dim)
-    if part is input:
-        return made
-    geometry = arrays._scatter_geometry(input, tuple([(0, 1, n) for n in part.shape]))
-    return tape.apply(arrays.as_strided_scatter, (input, made), geometry)
-
-
-@numpy_names
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
-    """A copy with `out[index[i][j]][j] = src[i][j]` for dim 0, and so on."""
-    return _scattered("scatter", arrays.scatter, input, dim, index, value if src is None else src)
-
-
-@numpy_names
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """A copy with `out[index[i][j]][j] += src[i][j]` for dim 0, and so on."""
-    return _scattered("scatter_add", arrays.scatter_add, input, dim, index, src)
-
-
-@numpy_names
-def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
-    """A copy with slices of `source` added at positions along a dimension."""
-    tensor_operand(input, "index_add")
-    tensor_operand(source, "index_add")
-    index = _positions("index_add", index)
-    dim = wrap_dim("index_add", dim, input.ndim)
-    if not input.ndim:
-        return index_add(_vector(input), dim, _vector(index), _vector(source), alpha=alpha).reshape(())
-    _check_known(index, input.shape[dim], dim)
-    wanted = (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
-    if tuple(source.shape) != wanted:
-        raise RuntimeError(
-            f"index_add(): source tensor shape must match self tensor shape, excluding the specified dimension. Got "
-            f"self.shape = {list(input.shape)} source.shape = {list(source.shape)} and {count(index.shape)} positions"
-        )
-    if source.dtype is not input.dtype:
-        raise RuntimeError(
-            f"index_add_(): self ({input.dtype}) and source ({source.dtype}) must have the same scalar type"
-        )
-    return tape.apply(arrays.index_add, (input, index, source if alpha == 1 else source * alpha), dim)
-
-
-@numpy_names
-def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """A copy with slices of `source` written at positions along a dimension."""
-    tensor_operand(input, "index_copy")
-    tensor_operand(source, "index_copy")
-    if not input.ndim:
-        return index_copy(_vector(input), dim, _vector(index), _vector(source)).reshape(())
-    index, dim = _positions("index_copy", index), wrap_dim("index_copy", dim, input.ndim)
-    _check_known(index, input.shape[dim], dim)
-    return tape.apply(arrays.index_put, (input, index, source), dim)
-
-
-@numpy_names
-def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
-    """A copy with a number written into the slices at positions along a dimension."""
-    tensor_operand(input, "index_fill")
-    dim = wrap_dim("index_fill", dim, input.ndim)
-    if not input.ndim:
-        return index_fill(_vector(input), dim, _vector(index), value).reshape(())
-    shape = (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
-    return index_copy(input, dim, index, tape.apply(arrays.expand, (_single("index_fill", input, value),), shape))
-
-
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """A copy with a number where the mask is true."""
-    tensor_operand(input, "masked_fill")
-    if not isinstance(mask, tape.TENSOR) or mask.dtype.name != "bool":
-        raise RuntimeError(
-            f"masked_fill only supports boolean masks, but got mask with dtype {getattr(mask, 'dtype', type(mask))}"
-        )
-    return _chosen(mask, _single("masked_fill", input, value), input)
-
-
-def _single(name: str, input: Tensor, value: Any) -> Tensor:
-    """A number, or a tensor of one, as a tensor of the input's dtype."""
-    if isinstance(value, tape.TENSOR):
-        if value.ndim:
-            raise RuntimeError(
-                f"{name} only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
-            )
-        return value if value.dtype is input.dtype else tape.apply(CONVERT, (value,), input.dtype)
-    return _written(name, input, fit(name, number(name, "value", value), input.dtype))
-
-
-@numpy_names
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    """The k largest (or smallest) elements along a dimension and their positions. Observes `input`."""
-    tensor_operand(input, "topk")
-    from .reductions import Extreme
-
-    dim, k = wrap_dim("topk", dim, input.ndim), integer("topk", "k", k)
-    if not 0 <= k <= (input.shape[dim] if input.ndim else 1):
-        raise RuntimeError("selected index k out of range")
-    if not input.ndim:
-        return sort(input, dim)
-    positions = argsort(input, dim, largest, True)
-    positions = tape.apply(
-        arrays.slice_, (positions,), tuple([(0, 1, k if d == dim else n) for d, n in enumerate(input.shape)])
-    )
-    return Extreme(gather(input, dim, positions), positions)
-
-
-@numpy_names
-def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
-    """The positions that would sort along a dimension. Observes `input`."""
-    tensor_operand(input, "argsort")
-    dim, values = wrap_dim("sort", dim, input.ndim), input.detach().numpy()
-    if not input.ndim:
-        return wrap(np.zeros((), np.int64))
-    if descending:
-        order = np.flip(values.shape[dim] - 1 - np.argsort(np.flip(values, dim), dim, kind="stable"), dim)
-    else:
-        order = np.argsort(values, dim, kind="stable")
-    return as_tensor(np.ascontiguousarray(order).astype(np.int64))
-
-
-@numpy_names
-def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
-    """Sorted values along a dimension and their positions. Observes `input`."""
-    tensor_operand(input, "sort")
-    from .reductions import Extreme
-
-    positions = argsort(input, dim, descending, stable)
-    return Extreme(gather(input, dim, positions), positions)
-
-
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
-    """The different values, ascending. Observes `input`."""
-    tensor_operand(input, "unique")
-    values, inverse, counts = np.unique(input.detach().numpy(), return_inverse=True, return_counts=True)
-    results = [as_tensor(values)]
-    if return_inverse:
-        results.append(as_tensor(inverse.reshape(input.shape).astype(np.int64)))
-    if return_counts:
-        results.append(as_tensor(counts.astype(np.int64)))
-    return results[0] if len(results) == 1 else tuple(results)
-
-
-@numpy_names
-def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None) -> Tensor:
-    """Every slice along a dimension repeated; of the flattened tensor if no dimension is given."""
-    tensor_operand(input, "repeat_interleave")
-    if dim is None:
-        input, dim = input.reshape(-1), 0
-    dim = wrap_dim("repeat_interleave", dim, input.ndim)
-    times = repeats.detach().numpy() if isinstance(repeats, tape.TENSOR) else repeats
-    return index_select(input, dim, as_tensor(np.repeat(np.arange(input.shape[dim]), times)))

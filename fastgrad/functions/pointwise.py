@@ -222,7 +222,7 @@ def clamp_max(input: Tensor, max: Tensor | Number) -> Tensor:
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """Elements of `input` where `condition` is true, else of `other`; with the condition alone, the positions of its true ones."""
     if input is None and other is None:
-        from .indexing import nonzero
+        from .positions import nonzero
 
         return nonzero(tensor_operand(condition, "where"), as_tuple=True)
     tensor_operand(condition, "where")

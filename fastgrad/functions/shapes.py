@@ -408,7 +408,7 @@ def flip(input: Tensor, *dims_: Any, dims: Any = None) -> Tensor:
     """The order along dimensions reversed (a copy). IndexError for a dimension that isn't there, RuntimeError for one given twice."""
     tensor_operand(input, "flip")
     from .creation import arange
-    from .indexing import index_select
+    from .positions import index_select
 
     wanted = [wrap_dim("flip", d, input.ndim) for d in _given("flip", dims_, dims)]
     if len(set(wanted)) != len(wanted):
