@@ -12,7 +12,7 @@ import io
 import json
 import os
 import tempfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 
 from . import recording as tape
 from .dtypes import dtype as DType
+from .dtypes import to_dtype
 from .functions.creation import wrap
 from .functions.views import attach
 from .recording import Signature, Storage
@@ -100,57 +101,121 @@ def deep_copy(t: Tensor, memo: dict[int, Any]) -> Tensor:
 # ---- files
 
 
-def _pack(value: Any, arrays: list[np.ndarray]) -> Any:
-    if isinstance(value, tape.TENSOR):
-        arrays.append(value.detach().numpy().copy())
-        kind = "parameter" if type(value).__name__ == "Parameter" else "tensor"
-        return {kind: len(arrays) - 1, "requires_grad": value.requires_grad}
-    if isinstance(value, np.ndarray):
-        arrays.append(value)
-        return {"array": len(arrays) - 1}
-    if isinstance(value, dict):
-        kind = "ordered" if isinstance(value, OrderedDict) else "dict"
-        return {kind: [[_pack(k, arrays), _pack(v, arrays)] for k, v in value.items()]}
-    if isinstance(value, (list, tuple, set)):
-        return {type(value).__name__: [_pack(v, arrays) for v in value]}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(
-        f"save: can't save an object of type {type(value).__name__}; save tensors, arrays, numbers, text and containers of "
-        "them, such as a module's state_dict()"
-    )
+class _Packer:
+    """A structure of tensors as JSON and arrays. Memory that several of its tensors lie in is written once, whole."""
+
+    def __init__(self, root: Any) -> None:
+        self.arrays: list[np.ndarray] = []
+        self.tensors: dict[int, int] = {}  # id of a tensor -> its number, in order
+        self.memory: dict[int, int] = {}  # id of a storage -> its array
+        self.users: Counter[int] = Counter()
+        self._count(root, set())
+        self.root = self._pack(root)
+
+    def _count(self, value: Any, seen: set[int]) -> None:
+        if isinstance(value, tape.TENSOR):
+            if id(value) not in seen:
+                seen.add(id(value))
+                value._materialize()
+                self.users[id(value._storage)] += 1
+        elif isinstance(value, dict):
+            for k, v in value.items():
+                self._count(k, seen)
+                self._count(v, seen)
+        elif isinstance(value, (list, tuple, set)):
+            for v in value:
+                self._count(v, seen)
+
+    def _array(self, array: np.ndarray) -> int:
+        self.arrays.append(array)
+        return len(self.arrays) - 1
+
+    def _tensor(self, t: Tensor) -> Any:
+        if id(t) in self.tensors:
+            return {"again": self.tensors[id(t)]}
+        self.tensors[id(t)] = len(self.tensors)
+        kind = "parameter" if type(t).__name__ == "Parameter" else "tensor"
+        storage = t._storage
+        if self.users[id(storage)] == 1:
+            return {kind: self._array(t.detach().numpy().copy()), "requires_grad": t.requires_grad}
+        if id(storage) not in self.memory:
+            self.memory[id(storage)] = self._array(np.array(storage.array.reshape(-1), copy=True))
+        dtype, shape, *place = _place(t)
+        return {kind: self.memory[id(storage)], "place": [dtype.name, list(shape), *place]}
+
+    def _pack(self, value: Any) -> Any:
+        if isinstance(value, tape.TENSOR):
+            return self._tensor(value)
+        if isinstance(value, np.ndarray):
+            return {"array": self._array(value)}
+        if isinstance(value, dict):
+            kind = "ordered" if isinstance(value, OrderedDict) else "dict"
+            return {kind: [[self._pack(k), self._pack(v)] for k, v in value.items()]}
+        if isinstance(value, (list, tuple, set)):
+            return {type(value).__name__: [self._pack(v) for v in value]}
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(
+            f"save: can't save an object of type {type(value).__name__}; save tensors, arrays, numbers, text and containers "
+            "of them, such as a module's state_dict()"
+        )
 
 
-def _unpack(value: Any, arrays: Callable[[int], np.ndarray]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    for kind, content in value.items():
-        if kind == "tensor":
-            return wrap(arrays(content), value["requires_grad"])
-        if kind == "parameter":
-            from .nn import Parameter
+class _Unpacker:
+    """What a `_Packer` has written, put together again."""
 
-            return Parameter(wrap(arrays(content)), requires_grad=value["requires_grad"])
-        if kind == "array":
-            return arrays(content)
-        if kind in ("dict", "ordered"):
-            pairs = [(_unpack(k, arrays), _unpack(v, arrays)) for k, v in content]
-            return OrderedDict(pairs) if kind == "ordered" else dict(pairs)
-        made = [_unpack(v, arrays) for v in content]
-        return {"list": list, "tuple": tuple, "set": set}[kind](made)
-    raise ValueError("load: the file's structure is damaged")
+    def __init__(self, arrays: Callable[[int], np.ndarray]) -> None:
+        self.arrays = arrays
+        self.tensors: list[Tensor] = []
+        self.memory: dict[int, Storage] = {}
+
+    def _tensor(self, kind: str, content: int, value: dict[str, Any]) -> Tensor:
+        from .nn import Parameter
+
+        cls = Parameter if kind == "parameter" else tape.TENSOR
+        if "place" in value:
+            if content not in self.memory:
+                self.memory[content] = _rebuild_storage(self.arrays(content))
+            name, shape, strides, offset, whole, requires_grad = value["place"]
+            strides = None if strides is None else tuple(strides)
+            made = _rebuild_tensor(
+                cls, self.memory[content], to_dtype(name), tuple(shape), strides, offset, whole, requires_grad
+            )
+        else:
+            made = wrap(self.arrays(content), value["requires_grad"])
+            if cls is Parameter:
+                made = Parameter(made.detach(), requires_grad=value["requires_grad"])
+        self.tensors.append(made)
+        return made
+
+    def unpack(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for kind, content in value.items():
+            if kind in ("tensor", "parameter"):
+                return self._tensor(kind, content, value)
+            if kind == "again":
+                return self.tensors[content]
+            if kind == "array":
+                return self.arrays(content)
+            if kind in ("dict", "ordered"):
+                pairs = [(self.unpack(k), self.unpack(v)) for k, v in content]
+                return OrderedDict(pairs) if kind == "ordered" else dict(pairs)
+            made = [self.unpack(v) for v in content]
+            return {"list": list, "tuple": tuple, "set": set}[kind](made)
+        raise ValueError("load: the file's structure is damaged")
 
 
 def save(obj: Any, f: str | os.PathLike[str] | io.IOBase) -> None:
     """Write tensors, numbers, text and containers of them (a `state_dict`, say) to a file or a binary stream.
 
-    TypeError for anything else; the file appears complete or not at all.
+    TypeError for anything else; the file appears complete or not at all. Tensors that share memory share it after `load`, too.
     """
-    arrays: list[np.ndarray] = []
-    structure = json.dumps({"format": _FORMAT, "root": _pack(obj, arrays)})
-    content = {"structure": np.frombuffer(structure.encode(), np.uint8), **{str(i): a for i, a in enumerate(arrays)}}
+    packer = _Packer(obj)
+    structure = np.frombuffer(json.dumps({"format": _FORMAT, "root": packer.root}).encode(), np.uint8)
+    content = {"structure": structure, **{str(i): a for i, a in enumerate(packer.arrays)}}
     if not isinstance(f, (str, os.PathLike)):
         np.savez(f, **content)  # type: ignore[arg-type]
         return
@@ -174,4 +239,4 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: b
             raise KeyError("format")
     except (KeyError, ValueError, EOFError, TypeError, AttributeError) as error:
         raise ValueError(f"load: {f} is not a file that fastgrad.save wrote ({error})") from None
-    return _unpack(structure["root"], lambda i: np.array(archive[str(i)], order="C"))
+    return _Unpacker(lambda i: np.array(archive[str(i)], order="C")).unpack(structure["root"])

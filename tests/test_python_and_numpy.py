@@ -236,6 +236,24 @@ def test_memory_that_tensors_share_is_shared_in_a_pickle():
     assert b.tolist() == [5, 1] and q.tolist() == [3, 1] and q.requires_grad and x.tolist() == [1, 1, 1]
 
 
+def test_memory_that_tensors_share_is_shared_in_a_file(tmp_path):
+    x, p = fastgrad.arange(6.0).view(2, 3), fastgrad.nn.Parameter(fastgrad.ones(2))
+    lone = fastgrad.arange(8.0)[2:4]
+    fastgrad.save(
+        {"x": x, "t": x.t(), "row": x[1], "p": p, "values": [p.detach(), p], "lone": lone, "number": 3}, tmp_path / "f"
+    )
+    r = fastgrad.load(tmp_path / "f")
+    r["row"][0] = 9.0
+    with fastgrad.no_grad():
+        r["p"].add_(1)
+    assert (
+        r["x"].tolist() == [[0, 1, 2], [9, 4, 5]] and r["t"].tolist() == [[0, 9], [1, 4], [2, 5]] and r["number"] == 3
+    )
+    assert r["values"][0].tolist() == [2, 2] and r["values"][1] is r["p"] and type(r["p"]) is fastgrad.nn.Parameter
+    assert r["p"].requires_grad and not r["values"][0].requires_grad and r["lone"].tolist() == [2, 3]
+    assert x.tolist() == [[0, 1, 2], [3, 4, 5]] and p.tolist() == [1, 1]
+
+
 def test_a_copied_leaf_and_its_original_share_writes():
     t = fastgrad.tensor([1.0, 2.0], requires_grad=True)
     c = copy.copy(t)
