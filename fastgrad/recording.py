@@ -806,7 +806,7 @@ def _enter_written(tr: Trace, t: Tensor, current: int, outside: bool) -> int:
     meta, epoch = t._meta, tr.epoch
     geometry = (meta.shape, t._strides, t._offset)
     whole = tr.entries()[current]
-    if outside and (t._origin is None or not whole.requires_grad):
+    if outside and (t._origin is None or not whole.requires_grad or not is_related(t)):
         node = extend(
             tr, (ALIAS.code, current, meta, geometry), ALIAS, (current,), geometry, meta.shape, meta.dtype, True
         )
@@ -823,6 +823,8 @@ def _enter_written(tr: Trace, t: Tensor, current: int, outside: bool) -> int:
     t._at = (epoch, node.slot)
     follow(tr, t)
     t._meta = node
+    if t._watch is not None:
+        move_watch(t)
     return node.slot
 
 
@@ -842,6 +844,7 @@ def is_related(t: Tensor) -> bool:
 
 
 SNAPSHOT_BYTES = 32768
+move_watch: Callable[[Any], None] = _unbound  # a tensor that keeps its gradient has got another history
 snapshot: Callable[[Any], Any] = _unbound  # a copy of a tensor's present value, made at once
 AS_STRIDED: Any = None
 REWRITTEN: Any = None

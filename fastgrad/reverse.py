@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import recording as tape
+from .hooks import call_hooks
+from .needed import on_the_way, targets, through_graphs
 from .ops import arrays
 from .ops.arrays import sum_to
 from .ops.table import CONVERT, reads
@@ -50,8 +52,8 @@ class Graph:
         self.entries, released = (tr.entries(), tr.released) if past is None else past
         self.sources = {slot: getattr(t, "_origin", None) or t for slot, t in tr.sources.items()}
         self.released = set(released)
-        self.hooks = tr.hooks
-        self.functions = tr.functions
+        self.hooks = dict(tr.hooks)  # its own: tensors of the trace that comes next have their hooks elsewhere
+        self.functions = dict(tr.functions)
         self.numbers: dict[int, Any] = {}
         self.saved: dict[int, tuple[Storage, int, Any]] = {}  # slot -> memory, offset in bytes, element strides
         numbers: dict[int, int] | None = None  # which number of the trace a slot is, worked out when needed
@@ -228,17 +230,21 @@ def values_read(op: Any, metas: Sequence[Node], y: Node, attrs: Any) -> frozense
 
 
 def backward_pass(
-    region: Any, start: dict[int, list[Tensor]], keep: frozenset[int], seen: Callable[[int, Tensor], Tensor] | None
+    region: Any,
+    start: dict[int, list[Tensor]],
+    keep: frozenset[int],
+    seen: Callable[[int, Tensor], Tensor] | None,
+    way: set[int] | None = None,
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor], list[int]]:
     """Walk a region from the slots of `start` (slot -> parts of its gradient) to its sources.
 
     Returns the parts of gradients at sources by slot, the gradients at the slots of `keep`, and the slots whose saved values
-    were read. `seen` is called with each slot's complete gradient and returns the one to use (hooks). Parts come in the order
+    were read. Only slots of `way` are passed, if it is given. `seen` is called with each slot's complete gradient and returns the one to use (hooks). Parts come in the order
     of their consumers, youngest first, and are added up in that order only when all are there, so that it does not matter for
     the bits where a trace was cut.
     """
     entries = region.entries
-    pending = {slot: list(parts) for slot, parts in start.items()}
+    pending = {slot: list(parts) for slot, parts in start.items() if way is None or slot in way}
     heap = [-slot for slot in pending]
     heapq.heapify(heap)
     at_sources: dict[int, list[Tensor]] = {}
@@ -258,6 +264,8 @@ def backward_pass(
             g = seen(slot, g)
         if g is not None and slot in keep:
             kept[slot] = g
+        if way is not None and not any([x in way for x in node.operands]):
+            continue
         if op is arrays.function:
             gradients = region.functions[slot](region, slot, g, pending, arrived)
             if gradients is None:
@@ -274,7 +282,7 @@ def backward_pass(
             gradients = op.gradients(g, region.value(slot), [region.value(x) for x in node.operands], node.attrs)
         for operand, gradient in zip(node.operands, gradients, strict=False):
             meta = entries[operand]
-            if not meta.requires_grad:
+            if not meta.requires_grad or (way is not None and operand not in way):
                 continue
             if gradient is None:
                 if (g is None or op is arrays.function) and operand not in pending:
@@ -406,21 +414,23 @@ def _run(
         where = _region_of(tr, t)
         if where is not None:
             by_region.setdefault(where[0], {})[where[1]] = t
+    ways = None if wanted is None else through_graphs([*starts, *_behind(tr)], wanted, by_region)
     full = 0  # traces that were cut because they were full
     while starts:
         region = max(starts, key=lambda r: r.order if r is not None else 1 << 62)
         start = starts.pop(region)
-        keep = by_region.get(region, {})
+        inside = by_region.get(region, {})
+        keep = {} if accumulate else inside  # a tensor keeps its gradient itself where it has a place for it
+        goals = None if wanted is None else targets((tr if region is None else region).sources, wanted, inside, ways)
         if region is None:
-            at_sources, kept = _walk_pending(tr, start, frozenset(keep), retain, create, None if starts else leaves)
+            at_sources, kept = _walk_pending(
+                tr, start, frozenset(keep), retain, create, None if starts else leaves, goals
+            )
         else:
             full += len(region.entries) >= tape.LIMIT
-            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, None if starts else leaves)
+            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, None if starts else leaves, goals)
         for slot, g in kept.items():
-            if accumulate:
-                _accumulate(keep[slot], g, create)
-            else:
-                found[id(keep[slot])] = g
+            found[id(keep[slot])] = g
         sources = tr.sources if region is None else region.sources
         for slot, parts in at_sources.items():
             source = sources.get(slot)
@@ -448,6 +458,11 @@ def _run(
     if writes:
         tape.flush(tr)
     return found
+
+
+def _behind(tr: Trace) -> list[Any]:
+    """The graphs in which the history of the pending trace goes on."""
+    return [s[0] for s in tr.sources.values() if type(s) is tuple]
 
 
 def _has_memory(t: Tensor | None) -> bool:
@@ -486,17 +501,17 @@ def _ones(t: Tensor) -> Tensor:
 
 
 def _walk_pending(
-    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool, leaves: Any
+    tr: Trace, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, create: bool, leaves: Any, goals: Any
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over the pending trace: one edge, if the trace has been here before. `leaves`: what has reached
-    leaves by now, if no other region is left to walk."""
+    leaves by now, if no other region is left to walk. `goals`: the slots to reach, if not all."""
     if tr.draft is not None and not keep and not create and not tr.hooks and not tr.functions:
         drafted = tr.draft.backward(tr, start, retain, leaves)
         if drafted is not None:
             return drafted, {}
     slots = tape.slots_of(tr, [g for parts in start.values() for g in parts])
     plain = not tr.hooks and not tr.functions
-    key = ("backward", tuple([(s, len(parts)) for s, parts in start.items()]), slots, keep, retain, create)
+    key = ("backward", tuple([(s, len(parts)) for s, parts in start.items()]), slots, keep, goals, retain, create)
     if plain:
         edge = tape.found(tr.real, key)
         if edge is not None:
@@ -512,7 +527,9 @@ def _walk_pending(
     try:
         tape.mark(tr, ("start", key), tape.COMPOSITE, (), "backward")
         region = Pending(tr)
-        at_sources, kept_values, passed = backward_pass(region, start, keep, _hooks(region))
+        at_sources, kept_values, passed = backward_pass(
+            region, start, keep, _hooks(region), on_the_way(region.entries, goals)
+        )
         if not retain and passed:
             freed = frozenset(passed)
             tape.mark(tr, ("released", freed), tape.RELEASED, (), freed)
@@ -543,7 +560,7 @@ def _fresh(tr: Trace, t: Tensor) -> Tensor:
 
 
 def _walk_graph(
-    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, leaves: Any
+    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, leaves: Any, goals: Any
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
 
@@ -552,12 +569,12 @@ def _walk_graph(
     """
     tr = local.trace
     tape.room(tr)
-    if tr.draft is not None and not keep and not tr.grad_enabled and graph.can_draft:
+    if tr.draft is not None and not keep and not tr.grad_enabled and graph.can_draft and not graph.hooks:
         drafted = tr.draft.backward(tr, start, retain, leaves, graph)
         if drafted is not None:
             return drafted, {}
     plain = not graph.hooks and not graph.functions and not graph.released
-    structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, tr.grad_enabled)
+    structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, goals, tr.grad_enabled)
     reader = _Reader(graph)
     key: Any = None
     first: Any = None
@@ -584,7 +601,7 @@ def _walk_graph(
     epoch, entered, live = tr.epoch, len(tr.addresses), len(tr.live)
     tr.static += 1
     try:
-        at_sources, kept, passed = backward_pass(reader, start, keep, _hooks(graph))
+        at_sources, kept, passed = backward_pass(reader, start, keep, _hooks(graph), on_the_way(graph.entries, goals))
     finally:
         tr.static -= 1
     if plain:
@@ -638,38 +655,21 @@ def _shaped(node: Node, value: float) -> Tensor:
 
 
 def _hooks(region: Any) -> Callable[[int, Tensor], Tensor] | None:
+    """What shows the gradients of a region to those who watch for them."""
     if not region.hooks:
         return None
 
     def seen(slot: int, g: Tensor) -> Tensor:
-        t = region.hooks.get(slot)
-        return run_hooks(t, g) if t is not None else g
+        watch = region.hooks.get(slot)
+        return g if watch is None else watch.see(g)
 
     return seen
-
-
-def run_hooks(t: Tensor, g: Tensor) -> Tensor:
-    """Call a tensor's hooks on its gradient, each may replace it; keep the gradient if the tensor asks for it."""
-    tr = local.trace
-    depth, tr.static = tr.static, 0
-    try:
-        for hook in list((t._hooks or {}).values()):
-            replaced = hook(g)
-            if replaced is not None:
-                if replaced.shape != g.shape:
-                    raise RuntimeError(f"a hook has changed the size of the value: {g.shape} became {replaced.shape}")
-                g = replaced
-        if t._retains:
-            _accumulate(t, g, False)
-    finally:
-        local.trace.static = depth
-    return g
 
 
 def _arrive(leaf: Tensor, g: Tensor, accumulate: bool, create: bool) -> Tensor:
     """A leaf's gradient is complete."""
     if leaf._hooks:
-        g = run_hooks(leaf, g)
+        g = call_hooks(leaf._hooks, g)
     if accumulate:
         _accumulate(leaf, g, create)
         for hook in list((leaf._after_hooks or {}).values()):

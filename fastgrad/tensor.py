@@ -8,6 +8,8 @@ read lies in slots, which `recording.blank` fills; what is rarely set has the cl
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +19,16 @@ from . import recording as tape
 from .devices import CPU, check_device, device
 from .dtypes import bool_, dtype, float32, float64, int32, int64, uint8
 from .functions import creation, pointwise, reductions, shapes, views
+from .hooks import RemovableHandle, Watch, watch
 from .methods import Methods
 from .protocols import Protocols, shared_by_numpy
 from .recording import STALE, Signature, Storage
+
+_NO_LEAF = (
+    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be populated during "
+    "autograd.backward(). If you indeed want the .grad field to be populated for a non-leaf Tensor, use .retain_grad() on the non-leaf "
+    "Tensor. If you access the non-leaf Tensor by mistake, make sure you access the leaf Tensor instead."
+)
 
 
 class Size(tuple[int, ...]):
@@ -33,18 +42,6 @@ class Size(tuple[int, ...]):
     def numel(self) -> int:
         """The number of elements."""
         return tape.count(self)
-
-
-class Removable:
-    """What registering a hook returns; `remove()` takes the hook away."""
-
-    def __init__(self, hooks: dict[int, Any], key: int) -> None:
-        self._hooks = hooks
-        self._key = key
-
-    def remove(self) -> None:
-        """Take the hook away."""
-        self._hooks.pop(self._key, None)
 
 
 class Tensor(Protocols, Methods):
@@ -70,7 +67,7 @@ class Tensor(Protocols, Methods):
     _detached: bool = False
     _hooks: dict[int, Any] | None = None
     _after_hooks: dict[int, Any] | None = None
-    _retains: bool = False
+    _watch: Watch | None = None
     _unwritable: bool = False  # a result of a Function that shares an argument's memory
     _stands_for: Tensor | None = None
     _writes: int = 0
@@ -141,10 +138,12 @@ class Tensor(Protocols, Methods):
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient accumulated by `backward`, or None."""
+        """The gradient accumulated by `backward`, or None: only leaves get one, and tensors that `retain_grad` was called of."""
         tr = tape.local.trace
         if tr.capture is not None:
             tr.capture.gradient_read(self)
+        if self._grad is None and not self.is_leaf and not self.retains_grad:
+            warnings.warn(_NO_LEAF, UserWarning, stacklevel=2)
         return self._grad
 
     @grad.setter
@@ -307,56 +306,46 @@ class Tensor(Protocols, Methods):
         """Leave the graph in place."""
         self._materialize()
         self._meta = Signature.of(self._meta.shape, self._meta.dtype)
-        self._origin, self._at = None, STALE
+        self._origin, self._at, self._watch = None, STALE, None
         return self
 
     def retain_grad(self) -> None:
         """Keep the gradient of a tensor that is not a leaf in its `.grad`, too."""
-        if not self._meta.requires_grad:
+        if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
-        if not self.is_leaf:
-            self._retains = True
-            self._announce()
+        if not self.is_leaf and not self.retains_grad:
+            watch(self).keeper = weakref.ref(self)
 
     @property
     def retains_grad(self) -> bool:
         """Whether the gradient of this tensor is kept although it is not a leaf."""
-        return self._retains
+        return self._watch is not None and self._watch.keeper is not None
 
-    def register_hook(self, hook: Callable[[Tensor], Any]) -> Removable:
-        """Call `hook(gradient)` when this tensor's gradient is complete; what it returns replaces the gradient."""
-        if not self._meta.requires_grad:
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Call `hook(gradient)` when this tensor's gradient is complete; a tensor it returns replaces the gradient.
+
+        Hooks are called in the order of their registration, before the gradient is kept (`retain_grad`) or accumulated. A later
+        write in place to the tensor leaves them with the value that was there before. RuntimeError unless the tensor requires a
+        gradient.
+        """
+        if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if not self.is_leaf:
+            return RemovableHandle(watch(self).hooks, hook)
         if self._hooks is None:
             self._hooks = {}
-        key = max(self._hooks, default=0) + 1
-        self._hooks[key] = hook
-        if not self.is_leaf:
-            self._announce()
-        return Removable(self._hooks, key)
+        return RemovableHandle(self._hooks, hook)
 
-    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], Any]) -> Removable:
-        """Call `hook(tensor)` after this leaf's gradient was accumulated."""
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Call `hook(tensor)` after this leaf's gradient was accumulated. RuntimeError for tensors that are not leaves, or require
+        no gradient."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if not self.is_leaf:
             raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
         if self._after_hooks is None:
             self._after_hooks = {}
-        key = max(self._after_hooks, default=0) + 1
-        self._after_hooks[key] = hook
-        return Removable(self._after_hooks, key)
-
-    def _announce(self) -> None:
-        """Tell the graph that this tensor wants to see its gradient."""
-        tr = tape.local.trace
-        if type(self._meta) is Signature:
-            graph, slot = self._origin
-            graph.hooks[slot] = self
-        else:
-            slot = self._at[1] if self._at[0] == tr.epoch else tape.enter(tr, self)
-            if type(self._meta) is Signature:
-                self._announce()
-            else:
-                tr.hooks[slot] = self
+        return RemovableHandle(self._after_hooks, hook)
 
     # ---- types and devices
 

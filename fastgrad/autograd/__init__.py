@@ -67,6 +67,15 @@ def _roots(outputs: Sequence[Tensor], gradients: Any, name: str) -> list[Tensor 
     return checked
 
 
+def _check_inputs(inputs: Sequence[Any]) -> None:
+    """Whether gradients with respect to these can be asked for."""
+    for i, t in enumerate(inputs):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"element {i} of gradients tuple is not a Tensor but a {type(t).__name__}")
+        if not t.requires_grad:
+            raise RuntimeError("One of the differentiated Tensors does not require grad")
+
+
 def backward(
     tensors: Any,
     grad_tensors: Any = None,
@@ -95,6 +104,9 @@ def backward(
         wanted = _sequence(inputs)
         if not wanted:
             raise RuntimeError("`inputs` argument to `backward` cannot be empty.")
+        _check_inputs(wanted)
+        for t in wanted:
+            t.retain_grad()
     keep = create_graph if retain_graph is None else retain_graph
     reverse.run(outputs, gradients, keep, create_graph, wanted, True)
     if simple:
@@ -124,9 +136,7 @@ def grad(
     """
     roots, wanted = _sequence(outputs), _sequence(inputs)
     gradients = _roots(roots, grad_outputs, "grad")
-    for t in wanted:
-        if not t.requires_grad:
-            raise RuntimeError("One of the differentiated Tensors does not require grad")
+    _check_inputs(wanted)
     keep = create_graph if retain_graph is None else retain_graph
     found = reverse.run(roots, gradients, keep, create_graph, wanted, False)
     results: list[Tensor | None] = [found.get(id(t)) for t in wanted]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import recording as tape
+from ..hooks import move_watch
 from ..ops import arrays
 from ..ops.elementwise import overwrite
 from ..ops.table import broadcast
@@ -173,6 +174,8 @@ def _rebind(tr: Trace, t: Tensor, node: Any) -> None:
         tape.follow(tr, t)
         t._meta = node
         t._origin = None
+        if t._watch is not None:
+            move_watch(t)
 
 
 def _fitted(name: str, t: Tensor, value: Tensor) -> Tensor:

@@ -5,19 +5,17 @@ A hook table maps a hook's number to `Hook(call, with_kwargs, always_call)`, in 
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..hooks import RemovableHandle as _RemovableHandle
 from .registry import structure_version
 
 if TYPE_CHECKING:
     from .module import Module
 
 __all__ = ["Hook", "RemovableHandle", "add_hook", "call_with_hooks"]
-
-_numbers = itertools.count()
 
 
 class Hook(NamedTuple):
@@ -26,7 +24,7 @@ class Hook(NamedTuple):
     always_call: bool
 
 
-class RemovableHandle:
+class RemovableHandle(_RemovableHandle):
     """Takes a hook away again: by `remove()`, or at the end of a `with` block.
 
     >>> import fastgrad
@@ -38,32 +36,16 @@ class RemovableHandle:
     21
     """
 
-    def __init__(self, table: dict[int, Hook], number: int) -> None:
-        self.table = table
-        self.id = number
-
     def remove(self) -> None:
         """Take the hook away; a second call does nothing."""
         structure_version[0] += 1
-        self.table.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.remove()
+        super().remove()
 
 
-def add_hook(table: dict[int, Hook], hook: Hook, prepend: bool) -> RemovableHandle:
+def add_hook(table: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandle:
     """Put `hook` last into `table`, or first with `prepend`."""
     structure_version[0] += 1
-    number = next(_numbers)
-    others = dict(table) if prepend else {}
-    if prepend:
-        table.clear()
-    table[number] = hook
-    table.update(others)
-    return RemovableHandle(table, number)
+    return RemovableHandle(table, hook, prepend)
 
 
 def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

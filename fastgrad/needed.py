@@ -1,0 +1,75 @@
+"""Which entries lie on the way from roots to the tensors that a backward is asked for.
+
+A backward with `inputs` passes, and gives up the saved values of, the entries on that way only; it calls their hooks and Functions and
+no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from .recording import Node
+
+__all__ = ["on_the_way", "targets", "through_graphs"]
+
+
+def targets(
+    sources: Mapping[int, Any],
+    wanted: Collection[int],
+    inside: Collection[int],
+    ways: Mapping[Any, Collection[int]] | None,
+) -> frozenset[int]:
+    """The slots that a walk has to reach: the wanted tensors' own, and those behind which an earlier graph goes on.
+
+    Arguments: the region's `sources`; `wanted`, identities of leaves; `inside`, slots of wanted tensors that are no leaves; `ways`,
+    what `through_graphs` found, without which every earlier graph counts.
+    """
+    found = set(inside)
+    for slot, source in sources.items():
+        origin = _origin(source)
+        if origin is not None:
+            leads = ways is None or origin[0] not in ways or origin[1] in ways[origin[0]]
+        else:
+            leads = source is None or id(source) in wanted or id(source._stands_for) in wanted
+        if leads:
+            found.add(slot)
+    return frozenset(found)
+
+
+def through_graphs(
+    starts: Collection[Any], wanted: Collection[int], inside: Mapping[Any, Collection[int]]
+) -> dict[Any, set[int]] | None:
+    """For each graph behind the regions of the roots, the slots from which a wanted tensor can be reached; None where no hooks and
+    Functions would see the difference."""
+    graphs: set[Any] = set()
+    stack = [region for region in starts if region is not None]
+    while stack:
+        graph = stack.pop()
+        if graph not in graphs:
+            graphs.add(graph)
+            stack += [o[0] for o in map(_origin, graph.sources.values()) if o is not None]
+    if not any([graph.hooks or graph.functions for graph in graphs]):
+        return None
+    ways: dict[Any, set[int]] = {}
+    for graph in sorted(graphs, key=lambda g: g.order):  # what a graph begins at is older
+        goals = targets(graph.sources, wanted, inside.get(graph, ()), ways)
+        ways[graph] = on_the_way(graph.entries, goals) or set()
+    return ways
+
+
+def _origin(source: Any) -> tuple[Any, int] | None:
+    """Where the history of a source goes on; None for a leaf."""
+    origin: tuple[Any, int] | None = source if source is None or type(source) is tuple else source._origin
+    return origin
+
+
+def on_the_way(entries: Sequence[Node], goals: frozenset[int] | None) -> set[int] | None:
+    """The slots from which one of the goals can be reached; None if there are no goals, and so no limit."""
+    if goals is None:
+        return None
+    way = set(goals)
+    for slot, node in enumerate(entries):
+        if slot not in way and any([x in way for x in node.operands]):
+            way.add(slot)
+    return way
