@@ -87,6 +87,11 @@ class Ready:
         self.spent: Any = None  # the graph of results whose history a backward has given up
         self.pattern: Any = None  # of the living tensors that it is for
 
+    def forget(self) -> None:
+        """The node that it belongs to is given up: let go of what holds it in turn."""
+        self.pattern = None
+        self.program.unfollow()
+
 
 def _counts(live: list[Any]) -> list[int]:
     return [getrefcount(t) for t in live]
@@ -437,7 +442,7 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
         if graph is None:
             graph = reverse.Graph(tr, ready, kept)
             if not ready.saved and reverse.is_spent(graph.entries, roots, tr.released):
-                graph.sources = {}
+                graph.sources, graph.ready = {}, reverse.Alone()
                 ready.spent = graph
         for t, slot in zip(rooted, roots, strict=True):
             t._origin = (graph, slot)

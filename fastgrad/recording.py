@@ -190,7 +190,7 @@ class Trace:
     """What one thread is recording."""
 
     __slots__ = (
-        "__weakref__", "addresses", "apart", "arena", "capture", "constants", "draft", "eager", "entered", "epoch", "functions",
+        "__weakref__", "addresses", "apart", "arena", "aside", "capture", "constants", "draft", "eager", "entered", "epoch", "functions",
         "grad_enabled", "hooks", "inference", "kinds", "known", "leaves", "lengthened", "limit", "live", "lock", "longest", "mark", "node",
         "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
@@ -218,13 +218,18 @@ class Trace:
         self.hooks: dict[int, Any] = {}  # slot -> (pending tensors that carry hooks or want their gradient kept)
         self.functions: dict[int, Any] = {}  # slot -> the context of a user-defined Function
         self.root = _root()
+        self.aside: Node | None = None  # the root of a tree that serves one trace
         self.reset()
 
     def reset(self) -> None:
         """Start a new trace at the root of the tree."""
         self.epoch = next(epochs)
         if self.nodes > CACHE_NODES:
-            self.root, self.nodes = _root(), 0
+            old, self.root, self.nodes = self.root, _root(), 0
+            fell(old)
+        if self.aside is not None:
+            old, self.aside = self.aside, None
+            fell(old)
         node = self.root
         if not self.grad_enabled:
             node = twin(node)
@@ -255,7 +260,7 @@ class Trace:
 
     def begin_apart(self) -> None:
         """Record from a root of its own, so that every entry is new and names its own line."""
-        root = _root()
+        root = self.aside = _root()
         self.draft = None
         self.known = root
         self.node = root if self.grad_enabled else twin(root)
@@ -309,6 +314,22 @@ def _root() -> Node:
     return Node(None, None, (), None, True)
 
 
+def fell(root: Node) -> None:
+    """Take a tree apart that nobody records in any more: nodes and what they lead to hold each other."""
+    left = [root]
+    while left:
+        node = left.pop()
+        if node.twin is not None:
+            left.append(node.twin)
+        for behind in node.next.values():
+            if type(behind) is Node:
+                left.append(behind)
+        for ready in (node.plans or {}).values():
+            if ready != 1:
+                ready.forget()
+        node.next, node.twin, node.plans, node.quick = {}, None, None, None
+
+
 def twin(node: Node) -> Node:
     """The same place in the other grad mode."""
     if node.twin is None:
@@ -359,6 +380,8 @@ class Ending:
         if len(_spare) < SPARE:
             tr.clear()
             _spare.append(tr)
+        else:
+            fell(tr.root)
 
 
 local = _Local()

@@ -37,6 +37,28 @@ _sequence = itertools.count()
 _new = object.__new__
 
 
+SAVERS = 64  # graphs noted with a storage, after each so many of which those that are gone are struck out
+
+
+def save(storage: Storage, graph: Graph) -> None:
+    """Note with a storage that a graph will read it."""
+    savers = storage.savers
+    if savers is None:
+        savers = storage.savers = []
+    elif len(savers) % SAVERS == 0:
+        savers[:] = [reference for reference in savers if reference() is not None]
+    savers.append(weakref.ref(graph))
+
+
+class Alone:
+    """Stands for a plan that no other graph has."""
+
+    __slots__ = ("recipes",)
+
+    def __init__(self) -> None:
+        self.recipes: dict[Any, list[int]] = {}
+
+
 class Graph:
     """A trace that has run: what a backward over it needs."""
 
@@ -79,9 +101,7 @@ class Graph:
         address = tr.addresses[number]
         storage = next(s for s in tr.leaves if s.address <= address <= s.address + s.nbytes)
         self.saved[slot] = (storage, address - storage.address + offset, place.strides)
-        if storage.savers is None:
-            storage.savers = []
-        storage.savers.append(weakref.ref(self))
+        save(storage, self)
         if storage.shared and tape.exported(storage):
             tape.protect({storage: 0})  # somebody outside may write to it at any time
         return numbers

@@ -6,7 +6,6 @@ an ordinary `Graph` does, made when somebody asks.
 
 from __future__ import annotations
 
-import weakref
 from array import array
 from collections.abc import Iterable
 from typing import Any
@@ -15,18 +14,9 @@ from .. import recording as tape
 from ..kernels.flat import COMPUTED, ENTRY, NUMBER, VIEW
 from ..ops.arrays import contiguous_strides
 from ..recording import Signature, Storage, Trace
-from ..reverse import Graph, _sequence
+from ..reverse import Alone, Graph, _sequence, save
 from ..tensor import Tensor, handle
 from .draft import Draft, nodes
-
-
-class _Alone:
-    """Stands for a plan that no other graph has."""
-
-    __slots__ = ("recipes",)
-
-    def __init__(self) -> None:
-        self.recipes: dict[Any, list[int]] = {}
 
 
 class DraftGraph(Graph):
@@ -39,7 +29,7 @@ class DraftGraph(Graph):
         self, tr: Trace, draft: Draft, saved: array[int] | None, places: array[int], kept: Storage | None, readers: int
     ) -> None:
         self.order = next(_sequence)
-        self.ready = _Alone()
+        self.ready = Alone()
         self.hooks, self.functions = {}, {}
         self.draft = draft
         self.places = places  # by slot: the address of a saved value
@@ -76,9 +66,7 @@ class DraftGraph(Graph):
         if storage is None:
             return  # a constant's cell, which nobody writes to
         self.inputs[slot] = storage
-        if storage.savers is None:
-            storage.savers = []
-        storage.savers.append(weakref.ref(self))
+        save(storage, self)
         if storage.shared and tape.exported(storage):
             tape.protect({storage: 0})
 

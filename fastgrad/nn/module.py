@@ -305,16 +305,16 @@ class Module(Registry):
         unexpected: list[str] = []
         errors: list[str] = []
 
-        def load(module: Module, state: dict[str, Any], prefix: str) -> None:
+        left: list[tuple[Module, dict[str, Any], str]] = [(self, dict(state_dict), "")]
+        while left:
+            module, state, prefix = left.pop()
             module._load_from_state_dict(
                 state, prefix, {"assign_to_params_buffers": assign}, True, missing, unexpected, errors
             )
-            for name, child in module._modules.items():
+            for name, child in reversed(module._modules.items()):
                 if child is not None:
                     path = f"{prefix}{name}."
-                    load(child, {key: value for key, value in state.items() if key.startswith(path)}, path)
-
-        load(self, dict(state_dict), "")
+                    left.append((child, {key: value for key, value in state.items() if key.startswith(path)}, path))
         if strict and missing:
             errors.insert(0, "Missing key(s) in state_dict: {}. ".format(", ".join(f'"{key}"' for key in missing)))
         if strict and unexpected:

@@ -238,6 +238,11 @@ class Program:
         self.forget()
         self._flags = flags
 
+    def unfollow(self) -> None:
+        """No machine code binds any more."""
+        self.forget()
+        self._flags = None
+
     def run(self, check: Callable[[], bool] | None) -> bool:
         """Sweep everything. IndexError, or False when `check` fails, before anything is written to memory that outlives
         the run."""
