@@ -136,6 +136,24 @@ def leaf_hooks(i: int) -> None:
     handle.remove()
 
 
+def hooks(i: int) -> None:
+    h = w * 2
+    h.register_hook(lambda g: g * 3)
+    h.retain_grad()
+    w.grad = None
+    (h * h).sum().backward()
+    h.grad.tolist()
+
+
+def error_in_a_hook(i: int) -> None:
+    def hook(g: Any) -> Any:
+        raise ValueError("half-way")
+
+    h = w * 2
+    h.register_hook(hook)
+    raises(ValueError, lambda: h.sum().backward())
+
+
 def compiled(i: int) -> None:
     trained(x)
 
@@ -239,7 +257,7 @@ def error_of_memory(i: int) -> None:
 
 
 BODIES = [
-    plain, observing, evaluating, optimizer, modules, new_modules, states, grad, create_graph, functions, leaf_hooks, compiled, newly_compiled,
+    plain, observing, evaluating, optimizer, modules, new_modules, states, grad, create_graph, functions, leaf_hooks, hooks, error_in_a_hook, compiled, newly_compiled,
     looped, views, writes_in_a_gradient, retained_graphs, new_programs, at_once, threads, error_in_forward, error_in_backward,
     error_at_the_end, error_of_a_second_backward, error_in_a_step, error_in_a_compiled_function, error_of_memory,
 ]  # fmt: skip
