@@ -86,6 +86,8 @@ for i in range(40):
 """,
 }
 
+LONG = ["compiled", "loop", "new programs"]  # work whose kernels take seconds to compile
+
 LEFT = {
     "nothing": "",
     "cycle": """
@@ -231,7 +233,8 @@ class Script(NamedTuple):
 def script(number: int) -> Script:
     """The script of a number."""
     rng = random.Random(number)
-    work = [list(WORK)[number % len(WORK)], *rng.sample(list(WORK), rng.choice([0, 0, 1]))]
+    quick = [name for name in WORK if name not in LONG]
+    work = [LONG[number // 4 % len(LONG)] if number % 4 == 0 else rng.choice(quick)]
     left = [list(LEFT)[number % len(LEFT)], *rng.sample(list(LEFT), rng.choice([0, 1, 1]))]
     end, status = ENDS[rng.choice(list(ENDS))]
     names = [f"# {', '.join(dict.fromkeys(work))}; {', '.join(dict.fromkeys(left))}"]
