@@ -2,7 +2,7 @@
 
 A sum over the last axis is cut into blocks of BLOCK elements; a block is added up in LANES interleaved accumulators that are
 combined pairwise; the blocks' sums are added in float64. Other folds over the last axis run in LANES accumulators, too. A sum
-with an inner axis adds ROWS rows into a scratch row and the scratch rows into the result. Because the partition is fixed, a
+with an inner axis adds ROWS rows into a scratch row and the scratch rows in float64. Because the partition is fixed, a
 loop that produces a block, a row or some rows at a time (`block_sum`, `row_fold`, `rows_sum`) and adds the partial sums
 afterwards (`partial_sum`, `rows_total`) gives the bits of the kernel that runs through (`reduction`).
 
@@ -179,10 +179,10 @@ def rows_total(dtype: str) -> int:
 def kernel(record):
     y, partials, columns = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), uintp(record[4])
     for i in range(columns):
-        y[i] = {_accumulator(dtype)}(0)
-    for group in range(uintp(record[1])):
-        for i in range(columns):
-            y[i] += partials[group * columns + i]
+        total = {wide(dtype)}(0)
+        for group in range(uintp(record[1])):
+            total += partials[group * columns + i]
+        y[i] = {_accumulator(dtype)}(total)
 """
     return build(source)
 
@@ -193,8 +193,9 @@ def sum_kernel(dtype: str) -> int:
     source = f"""{_HEAD}
 {fold_function("sum", dtype)}
 def kernel(record):
-    y, a, table, scratch = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4]), {pointer(dtype)}(record[5])
+    y, a, table = {pointer(dtype)}(record[2]), {pointer(dtype)}(record[3]), int64_at(record[4])
     outer, reduced, inner = table[0], table[1], table[2]
+    totals, scratch = {pointer("f8" if dtype == "f4" else dtype)}(record[5]), {pointer(dtype)}(record[5] + 8 * inner)
     if inner == 1:
         for o in range(outer):
             y[o] = {fold_name("sum", dtype)}(a, o * reduced, reduced)
@@ -203,7 +204,7 @@ def kernel(record):
     for o in range(outer):
         target = uintp(o * inner)
         for i in range(width):
-            y[target + i] = {kind}(0)
+            totals[i] = {wide(dtype)}(0)
         done = 0
         while done < reduced:
             size = min({ROWS}, reduced - done)
@@ -211,8 +212,10 @@ def kernel(record):
                 row = uintp((o * reduced + done + r) * inner)
                 add_rows(scratch, uintp(0), a, row, uintp(min({STREAMS}, size - r)), width, r == 0)
             for i in range(width):
-                y[target + i] += scratch[i]
+                totals[i] += scratch[i]
             done += size
+        for i in range(width):
+            y[target + i] = {kind}(totals[i])
 """
     return build(source)
 
@@ -265,8 +268,8 @@ def kernel(record):
     return build(source)
 
 
-def cumsum_kernel(dtype: str) -> int:
-    """The kernel of running sums along the middle axis of (outer, reduced, inner)."""
+def cumsum_kernel(dtype: str, backwards: bool) -> int:
+    """The kernel of running sums along the middle axis of (outer, reduced, inner), from its front or from its end."""
     kind = _accumulator(dtype)
     source = f"""{_HEAD}
 def kernel(record):
@@ -274,10 +277,10 @@ def kernel(record):
     outer, reduced, inner = table[0], table[1], table[2]
     for o in range(outer):
         for i in range(inner):
-            running = {kind}(0)
-            for r in range(reduced):
+            running = {wide(dtype)}(0)
+            for r in {"range(reduced - 1, -1, -1)" if backwards else "range(reduced)"}:
                 at = (o * reduced + r) * inner + i
                 running += a[at]
-                y[at] = running
+                y[at] = {kind}(running)
 """
     return build(source)

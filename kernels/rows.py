@@ -15,7 +15,7 @@ from __future__ import annotations
 from .elementwise import TRIGONOMETRY, TYPES, pointer
 from .fused import complete, filled, result_pointer
 from .reduce import ROWS as ROWS_OF_GROUP
-from .reduce import add_groups, fold_function, fold_name
+from .reduce import add_groups, fold_function, fold_name, wide
 from .stages import ELEMENTS, FOLDS, ColumnSum, Layout, Rows
 
 
@@ -138,14 +138,10 @@ class _Text(Layout):
     def columns_total(self, k: int, column: ColumnSum) -> None:
         """The sums of all groups."""
         kind, size, memories = TYPES[column.dtype][1], f"uintp({self.rows.columns})", self.rows.memories
-        self.add(1, f"for j in range({size}):")
-        self.add(2, f"write(down{k}_at, j, {kind}(0), {column.result}, {memories})")
-        self.add(
-            1, f"for i in range(uintp((n + {ROWS_OF_GROUP - 1}) // {ROWS_OF_GROUP})):", f"    for j in range({size}):"
-        )
         part = f"read(part{k}_at, i * {size} + j, {column.partials}, {memories})"
-        total = f"{kind}(read(down{k}_at, j, {column.result}, {memories}) + {part})"
-        self.add(3, f"write(down{k}_at, j, {total}, {column.result}, {memories})")
+        self.add(1, f"for j in range({size}):", f"    total = {wide(column.dtype)}(0)")
+        self.add(2, f"for i in range(uintp((n + {ROWS_OF_GROUP - 1}) // {ROWS_OF_GROUP})):", f"    total += {part}")
+        self.add(2, f"write(down{k}_at, j, {kind}(total), {column.result}, {memories})")
 
     def repeat(self, depth: int, x: int) -> None:
         """A row's value for all its elements, or elements at steps of their own side by side."""

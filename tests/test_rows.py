@@ -147,7 +147,7 @@ def test_other_dimensions_and_broadcasts_are_still_right(tier):
         v = y + 1
         row = v.sum(-1)  # a row's value that is read across the rows
         found = [
-            u - u.sum(1, keepdim=True), u - u.amax(0), u - u.sum((1, 2), keepdim=True), u / u.prod((0, 2), keepdim=True),
+            u - u.sum(1, keepdim=True), u - u.amax(0), u - u.sum((1, 2), keepdim=True), u / u.prod(0, keepdim=True),
             v * row, v * row[:, None], v * row * row[:, None], v.t() - row[:, None], (v - row[:, None]).t() * row,
             u[:, :, 0] - u.sum((0, 2)), (u - u.mean(-1, keepdim=True)).sum(1), z - z.sum(), (z * 2).softmax(0),
             u.reshape(24, 5) - u.sum(-1).reshape(24, 1), u.permute(1, 0, 2) - u.sum(-1).t()[:, :, None],
@@ -160,7 +160,7 @@ def test_other_dimensions_and_broadcasts_are_still_right(tier):
     row = v.sum(-1)
     top = np.exp(c * 2 - (c * 2).max())
     expected = [
-        u - u.sum(1, keepdims=True), u - u.max(0), u - u.sum((1, 2), keepdims=True), u / u.prod((0, 2), keepdims=True),
+        u - u.sum(1, keepdims=True), u - u.max(0), u - u.sum((1, 2), keepdims=True), u / u.prod(0, keepdims=True),
         v * row, v * row[:, None], v * row * row[:, None], v.T - row[:, None], (v - row[:, None]).T * row,
         u[:, :, 0] - u.sum((0, 2)), (u - u.mean(-1, keepdims=True)).sum(1), c - c.sum(), top / top.sum(),
         u.reshape(24, 5) - u.sum(-1).reshape(24, 1), u.transpose(1, 0, 2) - u.sum(-1).T[:, :, None],

@@ -152,7 +152,7 @@ _POWERS: dict[float, Callable[[Any], Any]] = {
     0.5: sqrt,
     -0.5: rsqrt,
     -1: reciprocal,
-    -2: lambda a: reciprocal(square(a)),
+    -2: e.inverse_square,
 }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
-from ..ops import arrays
+from ..ops import arrays, elementwise
 from .reductions import sum as sum_
 
 if TYPE_CHECKING:
@@ -129,20 +129,24 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 ger = outer
 
 
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """`beta * input + alpha * (mat1 @ mat2)`."""
-    product = mm(mat1, mat2)
+def _added(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
     if alpha != 1:
         product = product * alpha
+    if beta == 0:  # nothing of the input is taken, not even NaN; its gradient is zero
+        return elementwise.overwrite(input.expand(product.shape), product)
     return product + (input if beta == 1 else input * beta)
+
+
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`beta * input + alpha * (mat1 @ mat2)`; with `beta` 0 the input is ignored, NaN in it, too."""
+    product = mm(mat1, mat2)
+    return _added(input, product, beta, alpha)
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """`beta * input + alpha * bmm(batch1, batch2)`."""
+    """`beta * input + alpha * bmm(batch1, batch2)`; with `beta` 0 the input is ignored, NaN in it, too."""
     product = bmm(batch1, batch2)
-    if alpha != 1:
-        product = product * alpha
-    return product + (input if beta == 1 else input * beta)
+    return _added(input, product, beta, alpha)
 
 
 def trace(input: Tensor) -> Tensor:

@@ -318,9 +318,10 @@ def var(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return _variance(tensor_operand(input, "var"), *_correction("var", args, kwargs))
 
 
-def _root(total: Tensor) -> Tensor:
-    """The square root, with a gradient of zero at zero, as PyTorch's norms and deviations have it."""
-    return where(total == 0, 0.0, sqrt(where(total == 0, 1.0, total)))
+def _root(total: Tensor, p: float = 2.0) -> Tensor:
+    """The p-th root, with a gradient of zero at zero, as PyTorch's norms and deviations have it."""
+    safe = where(total == 0, 1.0, total)
+    return where(total == 0, 0.0, sqrt(safe) if p == 2.0 else safe ** (1.0 / p))
 
 
 @composite("Std")
@@ -392,8 +393,14 @@ def _norm(input: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     if p == float("-inf"):
         return _reduce(arrays.amin, "norm", size, dim, keepdim)
     if p == 0.0:
-        return _reduce(arrays.sum, "norm", tape.apply(CONVERT, (input != 0,), input.dtype), dim, keepdim)
-    return _reduce(arrays.sum, "norm", size**p, dim, keepdim) ** (1.0 / p)
+        counted = elementwise.overwrite(input, tape.apply(CONVERT, (input != 0,), input.dtype))  # its gradient is zero
+        return _reduce(arrays.sum, "norm", counted, dim, keepdim)
+    if p < 2.0:  # the slope of a power at zero is infinite, or what is divided by: PyTorch's is zero
+        size = where(input == 0, 0.0 if p > 0 else float("inf"), where(input == 0, 1.0, size) ** p)
+    else:
+        size = size**p
+    total = _reduce(arrays.sum, "norm", size, dim, keepdim)
+    return _root(total, p) if p > 0 else total ** (1.0 / p)
 
 
 @numpy_names

@@ -329,12 +329,10 @@ def l1_loss(
 
 
 @composite("SmoothL1Loss")
-def _smooth(input: Tensor, target: Tensor, reduction: str, beta: float, scale: float) -> Tensor:
-    size = e.abs(input - target)
+def _smooth(input: Tensor, target: Tensor, reduction: str, beta: float) -> Tensor:
     if beta == 0.0:
-        return _reduced(size, reduction)
-    inside = e.square(size) * (0.5 * scale / beta)
-    return _reduced(pointwise.where(size < beta, inside, (size - 0.5 * beta) * scale), reduction)
+        return _reduced(e.abs(input - target), reduction)
+    return _reduced(e.smooth_l1(input - target, beta), reduction)
 
 
 def smooth_l1_loss(
@@ -345,17 +343,26 @@ def smooth_l1_loss(
     reduction: str = "mean",
     beta: float = 1.0,
 ) -> Tensor:
-    """Quadratic below beta, linear above."""
+    """Quadratic below beta, linear above; RuntimeError for a negative beta."""
     reduction = reduction_of(reduction, size_average, reduce)
+    if beta < 0:
+        raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}.")
     _warn_sizes(input, target)
-    return _smooth(input, target, reduction, float(beta), 1.0)
+    return _smooth(input, target, reduction, float(beta))
+
+
+@composite("HuberLoss")
+def _huber(input: Tensor, target: Tensor, reduction: str, delta: float) -> Tensor:
+    return _reduced(e.huber(input - target, delta), reduction)
 
 
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Half the square below delta, delta times the linear part above."""
+    """Half the square below delta, delta times the linear part above; RuntimeError unless delta is positive."""
     reduction = reduction_of(reduction)
+    if not delta > 0:
+        raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}.")
     _warn_sizes(input, target)
-    return _smooth(input, target, reduction, float(delta), float(delta))
+    return _huber(input, target, reduction, float(delta))
 
 
 @composite("BinaryCrossEntropyWithLogits")
@@ -385,9 +392,7 @@ def binary_cross_entropy_with_logits(
 
 @composite("BinaryCrossEntropy")
 def _bce(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    yes = pointwise.clamp(e.log_op(input), min=-100.0)
-    no = pointwise.clamp(e.log1p_op(-input), min=-100.0)
-    loss = (target - 1) * no - target * yes
+    loss = e.bce(input, target)
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
@@ -412,8 +417,7 @@ def _kl_div(input: Tensor, target: Tensor, reduction: str, log_target: bool) -> 
     if log_target:
         loss = e.exp_op(target) * (target - input)
     else:
-        safe = pointwise.where(target > 0, target, 1.0)
-        loss = pointwise.where(target > 0, target * (e.log_op(safe) - input), 0.0)
+        loss = e.xlogy(target, target) - target * input
     if reduction == "batchmean":
         return reductions.sum(loss) / float(input.shape[0])
     return _reduced(loss, reduction)

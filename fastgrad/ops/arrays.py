@@ -6,7 +6,7 @@ to memory out. Reductions see their operand as (outer, reduced, inner); position
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import recording as tape
@@ -306,7 +306,7 @@ def _frame(emit: Any, slot: int, dims: Shape) -> tuple[Any, tuple[int, int, int]
 def _sum_lower(emit: Any, y: int, operands: tuple[int, ...], dims: Shape) -> None:
     a, frame = _frame(emit, operands[0], dims)
     code = emit.code(y)
-    scratch = emit.scratch(frame[2] * 8) if frame[2] > 1 else 0
+    scratch = emit.scratch(frame[2] * 16) if frame[2] > 1 else 0
     emit.record(reduce_kernels.sum_kernel(code), count(frame), emit.out(y), a, emit.table(frame), scratch)
 
 
@@ -340,13 +340,50 @@ def _extreme_infer(metas: Sequence[Any], dims: Shape) -> tuple[Shape, Any]:
 
 
 def _extreme_gradient(g: Any, y: Any, a: Any, dims: Shape) -> tuple[Any, ...]:
-    chosen = eq(a, _expand_back(y, a, dims))
+    y = _expand_back(y, a, dims)
+    chosen = eq(a, y) | ((a != a) & (y != y))  # a NaN is an extreme, too
     share = CONVERT(chosen, attrs=g.dtype)
     number = sum(share, attrs=dims)
     return (share * _expand_back(g / number, a, dims),)
 
 
+def _products_of_others(a: Any, dims: Shape) -> Any:
+    """For each element the product of the others in its group, by products of runs of doubled lengths: no quotient, so that it is right
+    and can be differentiated wherever elements are zero."""
+    rest = tuple([d for d in range(len(a.shape)) if d not in dims])
+    order = (*rest, *dims)
+    moved = permute(a, attrs=order)
+    m, n = count([a.shape[d] for d in rest]), count([a.shape[d] for d in dims])
+    rows = reshape(moved, attrs=(m, n))
+
+    def running(x: Any, front: bool) -> Any:
+        """The product of all elements in front of each, or behind."""
+        x = _shifted(x, m, n, 1, front)
+        step = 1
+        while step < n:
+            x = x * _shifted(x, m, n, step, front)
+            step *= 2
+        return x
+
+    others = running(rows, True) * running(rows, False)
+    back = [0] * len(order)
+    for i, d in enumerate(order):
+        back[d] = i
+    return permute(reshape(others, attrs=tuple([a.shape[d] for d in order])), attrs=tuple(back))
+
+
+def _shifted(x: Any, m: int, n: int, by: int, right: bool) -> Any:
+    """Rows moved by some places, ones where nothing comes from."""
+    ones = expand(CONVERT(tape.constant(1.0), attrs=x.dtype), attrs=(m, min(by, n)))
+    if by >= n:
+        return ones
+    rest = slice_(x, attrs=((0, 1, m), (0 if right else by, 1, n - by)))
+    return cat(*((ones, rest) if right else (rest, ones)), attrs=1)
+
+
 def _prod_gradient(g: Any, y: Any, a: Any, dims: Shape) -> tuple[Any, ...]:
+    if tape.local.trace.grad_enabled and a.requires_grad and count([a.shape[d] for d in dims]):
+        return (_expand_back(g, a, dims) * _products_of_others(a, dims),)
     is_zero = a == 0
     zeros = _expand_back(sum(CONVERT(is_zero, attrs=a.dtype), attrs=dims), a, dims)
     others = _expand_back(prod(where(is_zero, 1, a), attrs=dims), a, dims)
@@ -382,19 +419,22 @@ argmax = ArrayOperation("argmax", _arg_infer, _arg("argmax"), None)
 argmin = ArrayOperation("argmin", _arg_infer, _arg("argmin"), None)
 
 
-def _cumsum_lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> None:
-    shape = emit.shape(y)
-    frame = (count(shape[:dim]), shape[dim], count(shape[dim + 1 :]))
-    kernel = reduce_kernels.cumsum_kernel(emit.code(y))
-    emit.record(kernel, count(shape), emit.out(y), emit.contiguous(operands[0]), emit.table(frame))
+def _running(name: str, backwards: bool, other: Callable[[], ArrayOperation]) -> ArrayOperation:
+    """Running sums along a dimension, from its front or its end; the gradient of one is the other."""
+
+    def lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> None:
+        shape = emit.shape(y)
+        frame = (count(shape[:dim]), shape[dim], count(shape[dim + 1 :]))
+        kernel = reduce_kernels.cumsum_kernel(emit.code(y), backwards)
+        emit.record(kernel, count(shape), emit.out(y), emit.contiguous(operands[0]), emit.table(frame))
+
+    return ArrayOperation(
+        name, lambda metas, dim: (metas[0].shape, metas[0].dtype), lower, lambda g, y, a, dim: (other()(g, attrs=dim),)
+    )
 
 
-cumsum: ArrayOperation = ArrayOperation(
-    "cumsum",
-    lambda metas, dim: (metas[0].shape, metas[0].dtype),
-    _cumsum_lower,
-    lambda g, y, a, dim: (_expand_back(sum(g, attrs=(dim,)), a, (dim,)) - cumsum(g, attrs=dim) + g,),
-)
+cumsum: ArrayOperation = _running("cumsum", False, lambda: cumsum_back)
+cumsum_back: ArrayOperation = _running("cumsum_back", True, lambda: cumsum)
 
 
 # ---- products

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from .symbol import (
     abs_,
@@ -65,14 +66,21 @@ div = elementwise(
 )  # fmt: skip
 neg = elementwise("neg", lambda a: -a, lambda g, y, a: (-g,), types="signed")
 reciprocal = elementwise("reciprocal", lambda a: 1 / a, lambda g, y, a: (-g * (y * y),), types="float")
-square = elementwise("square", lambda a: a * a, lambda g, y, a: (g * (2 * a),), types="count", label="Pow")
-cube = elementwise("cube", lambda a: a * a * a, lambda g, y, a: (g * (3 * (a * a)),), types="count", label="Pow")
+two = elementwise("two", lambda a: where(a == a, 2, 2), lambda g, y, a: (zero(g),), types="count")
+twice = elementwise(
+    "twice", lambda a: 2 * a, lambda g, y, a: (g * two(a),), types="count"
+)  # its derivative's is zero, not none
+square = elementwise("square", lambda a: a * a, lambda g, y, a: (g * twice(a),), types="count", label="Pow")
+cube = elementwise("cube", lambda a: a * a * a, lambda g, y, a: (g * (3 * square(a)),), types="count", label="Pow")
+inverse_square = elementwise(
+    "inverse_square", lambda a: 1 / (a * a), lambda g, y, a: (g * (-2 * (y / a)),), types="float", label="Pow"
+)
 pow = elementwise(  # 0 ** 0 and powers of a zero base have the gradients PyTorch gives them
     "pow",
     lambda a, b: pow_(a, b),
     lambda g, y, a, b: (
-        where(b == 0, 0, g * (b * pow_(a, b - 1))),
-        where((a == 0) & (b >= 0), 0, g * (y * log(a))),
+        where(b == 0, 0, g * (b * pow_(a, where(b == 0, 0, b - 1)))),
+        where((a == 0) & (b >= 0), 0, g * (y * log(where((a == 0) & (b >= 0), 1, a)))),
     ),
     types="number",
     label=lambda a, b: "PowBackward2" if a.weak else "Pow" if b.weak else "PowBackward1",
@@ -158,10 +166,23 @@ tanh_op = elementwise("tanh", lambda a: tanh(a), lambda g, y, a: (g * (1 - y * y
 asinh_op = elementwise("asinh", lambda a: asinh(a), lambda g, y, a: (g * rsqrt(a * a + 1),), types="float")
 acosh_op = elementwise("acosh", lambda a: acosh(a), lambda g, y, a: (g * rsqrt(a * a - 1),), types="float")
 atanh_op = elementwise("atanh", lambda a: atanh(a), lambda g, y, a: (g * reciprocal(1 - a * a),), types="float")
+_SINC = [2 * k * (-1) ** k / math.factorial(2 * k + 1) for k in range(1, 8)]  # (sin(a) / a)' = a (c1 + a^2 (c2 + ...))
+
+
+def _sinc_slope(a: Any) -> Any:
+    """The derivative of sin(a) / a: by its series near 0, where the difference of the closed form cancels."""
+    small = abs(a) < 0.5
+    far = where(small, 1, a)
+    series = _SINC[-1]
+    for coefficient in reversed(_SINC[:-1]):
+        series = series * (a * a) + coefficient
+    return where(small, a * series, (cos(far) - sin(far) / far) / far)
+
+
 sin_quotient = elementwise(  # sin(a) / a, 1 at 0
     "sin_quotient",
-    lambda a: where(a == 0, 1, sin(a) / a),
-    lambda g, y, a: (g * where(a == 0, 0, (cos(a) - y) / a),),
+    lambda a: where(a == 0, 1, sin(a) / where(a == 0, 1, a)),
+    lambda g, y, a: (g * _sinc_slope(a),),
     types="float",
     label="Sinc",
 )
@@ -189,6 +210,29 @@ bce_logits = elementwise(  # the cross entropy of sigmoid(a) and b
     "binary_cross_entropy_with_logits",
     lambda a, b: (1 - b) * a - logsigmoid(a),
     lambda g, y, a, b: (g * (sigmoid(a) - b), -g * a),
+    types="float",
+)
+bce = elementwise(  # of a probability and a target, logarithms kept above -100, as PyTorch keeps them
+    "binary_cross_entropy",
+    lambda a, b: (b - 1) * where(log1p(-a) < -100, -100, log1p(-a)) - b * where(log(a) < -100, -100, log(a)),
+    lambda g, y, a, b: (
+        g * ((a - b) / where((1 - a) * a < 1e-12, 1e-12, (1 - a) * a)),
+        g * (where(log1p(-a) < -100, -100, log1p(-a)) - where(log(a) < -100, -100, log(a))),
+    ),
+    types="float",
+)
+
+# losses of a difference a that are quadratic below b and linear above
+huber = elementwise(
+    "huber",
+    lambda a, b: where(abs_(a) < b, 0.5 * a * a, b * (abs_(a) - 0.5 * b)),
+    lambda g, y, a, b: (g * where(a >= b, b, where(a <= -b, -b, a)), None),
+    types="float",
+)
+smooth_l1 = elementwise(
+    "smooth_l1",
+    lambda a, b: where(abs_(a) < b, 0.5 * a * a / b, abs_(a) - 0.5 * b),
+    lambda g, y, a, b: (g * where(a >= b, 1, where(a <= -b, -1, a / b)), None),
     types="float",
 )
 erf_op = elementwise(
