@@ -63,7 +63,7 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
             t._writes += 1
             return t
     value_node = value._meta if type(value._meta) is Node else tr.entries()[value_slot]
-    if t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
+    if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
         value_slot = _overwritten(tr, t, value_slot)
         value_node = tr.entries()[value_slot]
     storage = t._storage
@@ -137,14 +137,8 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
 
 
 def _overwritten(tr: Trace, t: Tensor, value_slot: int) -> int:
-    """All of a tensor replaced by a value without a history: it keeps its own, with a gradient of zeros for what was overwritten,
-    or as it is where the grad mode is off."""
-    slot = tape.slots_of(tr, (t,))[0]
-    if not tr.grad_enabled:
-        operands = (value_slot, slot)
-        meta, key = t._meta, (tape.REWRITTEN.code, *operands)
-        return tape.extend(tr, key, tape.REWRITTEN, operands, None, meta.shape, meta.dtype, True).slot
-    old = _handle(tr, slot)
+    """All of a tensor replaced by a value without a history: it keeps its own, with a gradient of zeros for what was overwritten."""
+    old = _handle(tr, tape.slots_of(tr, (t,))[0])
     tr.static += 1
     try:
         made = tape.apply(overwrite, (old, _handle(tr, value_slot)))
