@@ -518,6 +518,13 @@ begin_draft: Callable[[Trace], None] = _unbound
 finish_draft: Callable[[Trace], bool] = _unbound
 
 
+def leave_capture(what: str) -> None:
+    """What comes now cannot be replayed: a call that `compile` records goes on as it would without, and so do later ones."""
+    capture = local.trace.capture
+    if capture is not None:
+        capture.release(what)
+
+
 def slots_of(tr: Trace, operands: Sequence[Tensor]) -> tuple[int, ...]:
     """The operands' slots in the trace; those that are not in it enter it."""
     while True:

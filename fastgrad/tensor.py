@@ -313,6 +313,7 @@ class Tensor(Protocols, Methods):
         """Keep the gradient of a tensor that is not a leaf in its `.grad`, too."""
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        tape.leave_capture("`retain_grad`")
         if not self.is_leaf and not self.retains_grad:
             watch(self).keeper = weakref.ref(self)
 

@@ -40,6 +40,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The positions that would sort along a dimension. Observes `input`."""
     tensor_operand(input, "argsort")
+    tape.leave_capture("an order of values")
     dim, values = wrap_dim("sort", dim, input.ndim), input.detach().numpy()
     if not input.ndim:
         return wrap(np.zeros((), np.int64))

@@ -81,12 +81,20 @@ def leave(t: Tensor) -> None:
         storage.aliases = [r for r in storage.aliases if r() is not None and r() is not t]
 
 
+def _place(t: Tensor) -> tuple[Any, ...]:
+    return t._meta.shape, t._meta.dtype, t._offset, t._strides, t._whole
+
+
 def set_data(t: Tensor, value: Tensor) -> None:
     """`t.data = value`: the tensor stands for another one's memory from now on, and keeps its own gradient flag."""
+    if t._storage is not None and t._storage is value._storage and _place(t) == _place(value):
+        return  # `t.data += x` puts back what it has written
+    tr = tape.local.trace
+    tape.leave_capture("`.data` of a tensor is replaced")
     source = value.detach()
     if source._storage is None or source._storage.array is None:
         tape.materialize(source)
-    tape.flush(tape.local.trace)
+    tape.flush(tr)
     move(t, source)
     t._meta = Signature.of(source._meta.shape, source._meta.dtype, t._meta.requires_grad)
     t._at = STALE

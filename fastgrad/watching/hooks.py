@@ -21,7 +21,7 @@ from .. import recording as tape
 from . import calls
 from .attributes import attribute, is_own, lookup, own_dict
 from .known import ATOMS, USER, is_builtin_name, is_generated, kind_of
-from .numbers import Real, Whole, bare, plain
+from .numbers import Real, Whole, bare, compute, plain
 from .sources import is_rewritten
 from .watch import MISSING, READ, SMALL, Watch
 
@@ -527,11 +527,17 @@ class Hooks:
             return thing
         return cap.note(thing)
 
+    def compared(self, thing: Any) -> Any:
+        """An operand of several comparisons in a row."""
+        return plain(thing) if type(thing) is Whole else self.operand(thing)
+
     def binary(self, name: str, a: Any, b: Any) -> Any:
         function = getattr(operator, name)
         cap = tape.local.trace.capture
         if cap is None:
             return function(a, b)
+        if type(b) is Whole and type(a) is float:  # a float takes the int as it is, without a word to it
+            return compute(function, (a, b))
         if type(a) in _SCALARS and type(b) in _SCALARS:
             return function(plain(a) if type(b) is str else a, plain(b) if type(a) in (str, bytes) else b)
         if isinstance(a, tape.TENSOR) or isinstance(b, tape.TENSOR):
@@ -563,6 +569,8 @@ class Hooks:
         function = getattr(operator, name)
         if cap is None:
             return function(a, b)
+        if type(b) is Whole and type(a) is float:
+            return compute(getattr(operator, name[1:]), (a, b))
         if type(a) in _SCALARS or isinstance(a, (tuple, tape.TENSOR)):
             return function(a, self.operand(b)) if not isinstance(a, tuple) else self.binary(name[1:], a, b)
         if isinstance(a, (list, dict, set, collections.deque, np.ndarray)):

@@ -262,8 +262,8 @@ class Rewriter(ast.NodeTransformer):
                 return hook if isinstance(op, ast.In) else ast.copy_location(ast.UnaryOp(ast.Not(), hook), node)
             node.left, node.comparators = left, [right]
             return node
-        node.left = self._hook("operand", self.visit(node.left))
-        node.comparators = [self._hook("operand", self.visit(x)) for x in node.comparators]
+        node.left = self._hook("compared", self.visit(node.left))
+        node.comparators = [self._hook("compared", self.visit(x)) for x in node.comparators]
         return node
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
