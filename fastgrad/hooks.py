@@ -91,12 +91,12 @@ def call_hooks(hooks: dict[int, Callable[[Tensor], Any]], g: Tensor) -> Tensor:
 
 def watch(t: Tensor) -> Watch:
     """The watch at the slot of a tensor that is not a leaf."""
-    found = t._watch
-    if found is None:
-        found = t._watch = Watch()
     tr = tape.local.trace
     if type(t._meta) is not Signature and t._at[0] != tr.epoch:
         tape.enter(tr, t)
+    found = t._watch
+    if found is None:
+        found = t._watch = Watch()
     if type(t._meta) is Signature:
         graph, slot = t._origin
         if graph.sources:  # else its history has been given up, and what is left of it is shared with other tensors

@@ -256,3 +256,15 @@ def test_a_handle_is_a_context() -> None:
         h.sum().backward(retain_graph=True)
     h.sum().backward()
     assert w.grad.tolist() == [22, 22]
+
+
+def test_a_view_written_outside_of_any_gradient_keeps_its_gradient_when_asked() -> None:
+    x = fastgrad.tensor(2.0, requires_grad=True)
+    v = x.unsqueeze(0)
+    with fastgrad.no_grad():
+        v[0][...] -= 1
+    v.retain_grad()
+    assert v.retains_grad
+    (v * 3).sum().backward()
+    assert v.grad is not None
+    assert (v.grad.tolist(), v.item()) == ([3.0], 1.0)
