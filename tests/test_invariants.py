@@ -209,15 +209,21 @@ def test_an_elementwise_operation_is_named_nowhere_but_in_its_row() -> None:
         "reverse.py",
         "execute.py",
         "recording.py",
+        "threads.py",
         "kernels/loops.py",
         "kernels/elementwise.py",
         "kernels/sweep.py",
     )
+    read = set()
     for path, tree in library_sources():
         relative = path.relative_to(ROOT).as_posix().removeprefix("fastgrad/")
-        if not relative.startswith(rooms):
+        room = next((r for r in rooms if relative.startswith(r)), None)
+        if room is None:
             continue
+        read.add(room)
         for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("ops.elementwise"):
+                assert not names.intersection(x.name for x in node.names), f"{path}:{node.lineno} imports an operation"
             if (
                 isinstance(node, ast.Attribute)
                 and isinstance(node.value, ast.Name)
@@ -227,6 +233,8 @@ def test_an_elementwise_operation_is_named_nowhere_but_in_its_row() -> None:
             if isinstance(node, ast.Compare):
                 texts = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant)]
                 assert not names.intersection(map(str, texts)), f"{path}:{node.lineno} asks for an operation by name"
+    assert read == set(rooms)
+    assert {"mul", "tanh", "where"} <= names
 
 
 def test_a_new_operation_is_one_declaration(python: Any) -> None:
