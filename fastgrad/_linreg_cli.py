@@ -267,7 +267,9 @@ def predict(args: argparse.Namespace) -> int:
         raise InputError(f"{args.model}: {reason(error)}") from None
     if model.coef_.ndim != 1:
         raise InputError(f"{args.model}: predicts {len(model.coef_)} targets; use LinearRegression.load in Python")
-    rows = open_table(args.file).inputs(list(model.feature_names_in_))
+    rows = open_table(args.file).inputs(
+        list(getattr(model, "feature_names_in_", map(str, range(model.n_features_in_))))
+    )
     with one_line(args.file):
         rows.check()
     if args.output is None:
@@ -288,5 +290,5 @@ def predictions(model: LinearRegression, rows: Rows) -> Any:
     """The lines of the output, a piece at a time; numbers are written so that reading them gives the same bits."""
     yield "prediction\n"
     for start, stop in rows.spans():
-        values = model.predict(rows.read(start, stop)[0]).tolist()
+        values = model.predict_rows(rows.read(start, stop)[0]).tolist()
         yield "".join(f"{value!r}\n" for value in values)

@@ -1,7 +1,7 @@
 """Linear regression by mini-batch gradient descent: the estimator, and the command `fastgrad-linreg`.
 
-`LinearRegression` follows scikit-learn's conventions and needs no scikit-learn. The table is read by `_linreg_data`,
-trained by `_linreg_train` (one compiled step), files are read and written by `_linreg_files`, and the command line is
+`LinearRegression` follows scikit-learn's conventions and needs no scikit-learn. What it is given is made arrays by
+`_linreg_inputs`; the table is read by `_linreg_data`, trained by `_linreg_train` (one compiled step), files are read and written by `_linreg_files`, and the command line is
 `_linreg_cli`.
 """
 
@@ -21,15 +21,12 @@ from safetensors.numpy import save as to_safetensors
 
 from ._linreg_data import BLOCK, Linear, MemoryBatches, Moments, Rows, StreamBatches, is_mapped, moments
 from ._linreg_files import replacing
+from ._linreg_inputs import NotFittedError, check_finite, check_names, column_names, features, not_fitted, targets
 from ._linreg_train import OPTIMIZERS, Settings, Trainer
 
 __all__ = ["DataWarning", "LinearRegression", "NotFittedError", "main"]
 
 FORMAT = "fastgrad.linreg.1"
-
-
-class NotFittedError(ValueError, AttributeError):
-    """A model was asked for something that only `fit` provides."""
 
 
 class DataWarning(UserWarning):
@@ -59,7 +56,7 @@ class LinearRegression:
 
     Attributes:
         coef_: (p,), or (k, p) for a 2-D target. intercept_: float, or (k,).
-        n_features_in_, and feature_names_in_ if `X` was a data frame.
+        n_features_in_, and feature_names_in_ if `X` was a data frame whose columns have text for names.
         n_iter_: epochs begun. n_steps_: optimizer steps. converged_: whether training ended before `epochs` did.
         lr_: the learning rate at the start.
         loss_curve_: mean squared error by epoch, as met while the weights changed, in the target's units squared.
@@ -74,6 +71,7 @@ class LinearRegression:
 
     _estimator_type = "regressor"
     target_name_: str
+    _labelled: bool = False  # feature_names_in_ are labels from a file: the model was fitted without names
 
     def __init__(
         self,
@@ -130,24 +128,22 @@ class LinearRegression:
     def fit(self, X: Any, y: Any) -> LinearRegression:
         """Train on features `X` (n, p) and a target `y` (n,) or (n, k).
 
-        Raises ValueError for wrong shapes, parameters, NaN or infinity, and FloatingPointError if the loss diverges;
-        warns with DataWarning about features that never vary and about fewer rows than features. Ctrl-C stops after
+        Both may be lists, arrays, or pandas' frames and series: truths, integers, nullable columns and objects count as
+        the numbers that they are. Raises ValueError for wrong shapes, parameters, text, complex numbers, NaN, infinity
+        or missing values, TypeError for sparse matrices, dates, and names of columns that are only partly text, and
+        FloatingPointError if the loss diverges; warns with DataWarning about features that never vary and about fewer rows than features. Ctrl-C stops after
         the running batch; what has been learned is kept, and KeyboardInterrupt is raised.
         """
-        features = as_numbers(X, "X")
-        target = as_numbers(y, "y")
-        if features.ndim != 2:
-            raise ValueError(
-                f"X must have shape (rows, features), not {features.shape}; for one feature use X.reshape(-1, 1)"
-            )
-        if target.ndim not in (1, 2) or len(target) != len(features):
-            raise ValueError(f"y must have shape ({len(features)},) or ({len(features)}, targets), not {target.shape}")
-        names = list(map(str, getattr(X, "columns", range(features.shape[1]))))
-        rows = Rows(features, target, names)
+        columns = column_names(X)
+        inputs = features(X)
+        target = targets(y, len(inputs))
+        names = list(map(str, range(inputs.shape[1]) if columns is None else columns))
+        rows = Rows(inputs, target, names)
         self.fit_rows(rows)
-        self.__dict__.pop("feature_names_in_", None)
-        if hasattr(X, "columns"):
-            self.feature_names_in_ = np.array(names, dtype=object)
+        for name in ("feature_names_in_", "_labelled"):
+            self.__dict__.pop(name, None)
+        if columns is not None:
+            self.feature_names_in_ = columns
         if self.interrupted_:
             raise KeyboardInterrupt
         return self
@@ -219,22 +215,37 @@ class LinearRegression:
 
     def _fitted(self) -> None:
         if not hasattr(self, "coef_"):
-            raise NotFittedError("this LinearRegression is not fitted yet; call fit(X, y) first")
+            raise not_fitted("this LinearRegression is not fitted yet; call fit(X, y) first")
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predictions (n,), or (n, k) for a 2-D target, of features (n, p); raises NotFittedError before `fit`."""
+        """Predictions (n,), or (n, k) for a 2-D target, of features (n, p).
+
+        Raises NotFittedError before `fit`, and ValueError for another number of features, for a data frame whose columns
+        have other names or another order than those of `fit`, and for all that `fit` refuses. Warns if only one of the
+        two had names.
+        """
         self._fitted()
-        features = as_numbers(X, "X")
-        if features.ndim != 2 or features.shape[1] != self.n_features_in_:
-            raise ValueError(f"X has shape {features.shape}; this model expects (rows, {self.n_features_in_})")
-        predictions = np.empty((len(features), *self.coef_.shape[:-1]))
-        for start in range(0, len(features), BLOCK):
-            predictions[start : start + BLOCK] = features[start : start + BLOCK] @ self.coef_.T + self.intercept_
+        check_names(self, X)
+        inputs = features(X)
+        if inputs.shape[1] != self.n_features_in_:
+            who = type(self).__name__
+            raise ValueError(f"X has {inputs.shape[1]} features, but {who} is expecting {self.n_features_in_} features")
+        return self.predict_rows(inputs)
+
+    def predict_rows(self, inputs: np.ndarray) -> np.ndarray:
+        """Predictions of an array whose columns are those of `fit`; what `predict` and the command share."""
+        predictions = np.empty((len(inputs), *self.coef_.shape[:-1]))
+        for start in range(0, len(inputs), BLOCK):
+            block = inputs[start : start + BLOCK]
+            check_finite(block, "X")
+            predictions[start : start + BLOCK] = block @ self.coef_.T + self.intercept_
         return predictions
 
     def score(self, X: Any, y: Any) -> float:
         """R² of the predictions, averaged over the targets if there are several."""
-        predicted, target = self.predict(X), as_numbers(y, "y")
+        predicted = self.predict(X)
+        target = targets(y, len(predicted))
+        check_finite(target, "y")
         if target.shape != predicted.shape:
             raise ValueError(f"y has shape {target.shape}, the predictions have {predicted.shape}")
         residual = ((target - predicted) ** 2).sum(axis=0)
@@ -243,13 +254,18 @@ class LinearRegression:
         return float(np.where(total == 0, np.where(residual == 0, 1.0, 0.0), explained).mean())
 
     def save(self, path: str | PathLike[str], features: Sequence[str] | None = None, target: str = "target") -> None:
-        """Write the fitted model as a safetensors file, with its parameters and the columns' names in the metadata."""
+        """Write the fitted model as a safetensors file, with its parameters and the columns' names in the metadata.
+
+        `features` are names for the columns, by default those of `fit`; frames are compared with them after `load`.
+        """
         self._fitted()
-        if features is None:
-            features = [str(name) for name in getattr(self, "feature_names_in_", range(self.n_features_in_))]
+        fitted = hasattr(self, "feature_names_in_")
+        if features is None and fitted:
+            features = list(self.feature_names_in_)
         metadata = {
             "format": FORMAT,
-            "features": json.dumps(list(features)),
+            "features": json.dumps(None if features is None else list(features)),
+            "labelled": json.dumps(self._labelled or not fitted),
             "target": target,
             "params": json.dumps(self.get_params(), default=float),
         }
@@ -261,7 +277,7 @@ class LinearRegression:
     def load(cls, path: str | PathLike[str]) -> LinearRegression:
         """A model written by `save`, ready to predict; raises ValueError for a file that isn't one.
 
-        `feature_names_in_` and `target_name_` are the columns' names.
+        `feature_names_in_`, if the model had names, and `target_name_` are the columns' names.
         """
         try:
             with safe_open(str(path), framework="np") as file:
@@ -273,18 +289,13 @@ class LinearRegression:
             raise ValueError(f"not a safetensors file ({error})") from None
         model = cls(**json.loads(metadata["params"]))
         model.coef_, model.intercept_ = coef, intercept if coef.ndim == 2 else float(intercept[0])
-        model.feature_names_in_ = np.array(json.loads(metadata["features"]), dtype=object)
+        names = json.loads(metadata["features"])
+        if names is not None:
+            model.feature_names_in_ = np.array(names, dtype=object)
+            model._labelled = json.loads(metadata["labelled"])
         model.n_features_in_ = coef.shape[-1]
         model.target_name_ = metadata["target"]
         return model
-
-
-def as_numbers(values: Any, name: str) -> np.ndarray:
-    """An array of real numbers, without a copy where there is one already; raises ValueError for anything else."""
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must be an array of numbers, not of {array.dtype}")
-    return array
 
 
 def held_out_rows(rows: Rows, stats: Moments) -> Linear:

@@ -291,7 +291,7 @@ def test_scikit_learn_can_clone_and_cross_validate(diabetes):
         (np.zeros((3, 2)), np.zeros((3, 1, 1)), r"y must have shape"),
         ([["a"]], [1.0], "X must be an array of numbers"),
         (np.zeros((2, 1)), ["a", "b"], "y must be an array of numbers"),
-        (np.zeros((1, 1), dtype=complex), [1.0], "X must be an array of numbers"),
+        (np.zeros((1, 1), dtype=complex), [1.0], "Complex data not supported: X is"),
         (np.zeros((0, 2)), np.zeros(0), "0 rows, 2 features"),
         (np.zeros((2, 0)), np.zeros(2), "2 rows, 0 features"),
         ([[1.0, 2.0], [3.0, np.nan]], [1.0, 2.0], "row 1, column 1: nan is not a finite number"),
@@ -317,7 +317,7 @@ def test_parameters_out_of_range_are_refused(name, value):
 
 def test_prediction_checks_the_number_of_features(diabetes):
     model = LinearRegression(epochs=1).fit(diabetes.data, diabetes.target)
-    with pytest.raises(ValueError, match=r"X has shape \(5, 3\); this model expects \(rows, 10\)"):
+    with pytest.raises(ValueError, match="X has 3 features, but LinearRegression is expecting 10 features"):
         model.predict(np.zeros((5, 3)))
 
 
