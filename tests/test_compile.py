@@ -8,10 +8,12 @@ from __future__ import annotations
 import collections
 import copy
 import functools
+import gc
 import itertools
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -1707,3 +1709,62 @@ def test_an_optimizers_other_state_is_noticed(kind: str) -> None:
     for change in (loads, clears, replaces, freezes):
         for warm in (1, 2, 8):
             assert run(True, change, warm) == run(False, change, warm), (change.__name__, warm)
+
+
+class Callback:
+    """What is called around each collection of garbage."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        self.count()
+
+    def count(self) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize("threshold", [1, 3, 10, 40])
+@pytest.mark.parametrize("name", ["SGD momentum", "Adam"])
+def test_what_is_called_around_collections_is_no_part_of_the_function(name: str, threshold: int) -> None:
+    plain, compiled = both(OPTIMIZERS[name])
+    callback, before = Callback(), gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(threshold)
+    try:
+        for i in range(4):
+            x, y = tensor(8, 5, seed=i), tensor(8, 2, seed=i + 100)
+            assert_same(compiled.step(x, y), plain.step(x, y))
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(callback)
+    assert callback.calls
+    assert_same(compiled.state(), plain.state())
+
+
+def test_a_capture_may_end_inside_of_an_optimizer() -> None:
+    """What the optimizer runs is not what `compile` can watch: the step is done all the same."""
+
+    def steps(compiled: bool) -> list[float]:
+        w = torch.tensor([1.0, 2.0], requires_grad=True)
+        optimizer = Interrupted([w], lr=0.1, momentum=0.9)
+
+        def step(x: torch.Tensor) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = ((w - x) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        call = torch.compile(step) if compiled else step
+        return [call(torch.tensor([0.5, 0.1])).item() for _ in range(3)] + w.tolist()
+
+    with pytest.warns(RuntimeWarning, match="can't be watched"):
+        found = steps(True)
+    assert found == steps(False)
+
+
+class Interrupted(torch.optim.SGD):
+    def _step(self, *arguments: Any) -> None:
+        list(map(lambda _: time.time(), "a"))
+        super()._step(*arguments)

@@ -81,10 +81,9 @@ class Optimizer:
         if tr.draft is not None:
             tape.flush(tr)  # an update comes back even where what it follows never does: it is a trace of its own
             tape.unfold(tr)
-        capturing = tr.capture is not None
         for group in self.param_groups:
             params = group["params"]
-            gradients = [p.grad for p in params] if capturing else [p._grad for p in params]
+            gradients = [p._grad for p in params] if tr.capture is None else [p.grad for p in params]
             for g in gradients:
                 if g is None:
                     params = [p for p, g in zip(params, gradients, strict=True) if g is not None]
@@ -92,7 +91,7 @@ class Optimizer:
                     break
             if params:
                 self._step(group, params, gradients)
-            if capturing:
+            if tr.capture is not None:  # a capture may end at any point
                 self._hold(group)
         tr = tape.local.trace
         if tr.capture is None:

@@ -8,6 +8,7 @@ others are kept in `stores`; `release` ends the capture where something can't be
 from __future__ import annotations
 
 import collections
+import gc
 import importlib.util
 import operator
 import sys
@@ -95,7 +96,7 @@ class Recorder:
             return
         code = frame.f_code
         known = is_rewritten(code) or is_generated(code) or code in self.allowed or code.co_name == "__del__"
-        if kind_of(code) == USER and not known:
+        if kind_of(code) == USER and not known and not _called_by_the_collector(frame):
             name = getattr(code, "co_qualname", code.co_name)
             self.release(
                 f"{name}, which is not called by the function itself", (code.co_filename, code.co_firstlineno), True
@@ -443,6 +444,17 @@ class Recorder:
             return value in list(self.each(thing))
         self.settled(thing)
         return self.settled(value) in thing
+
+
+def _called_by_the_collector(frame: Any) -> bool:
+    """Whether a frame belongs to one of `gc.callbacks`, which run at any time and are no part of the function."""
+    functions = [getattr(f, "__func__", f) for f in gc.callbacks]
+    codes = {getattr(f, "__code__", None) or getattr(type(f).__call__, "__code__", None) for f in functions}
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _hashable(key: Any) -> bool:
