@@ -142,40 +142,51 @@ def tensors(given: list[np.ndarray], requires_grad: bool = False) -> list[torch.
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.__name__)
-@each_row
+@each_row_on_floats
 def test_values_are_those_of_the_rule_read_with_numpy(op: Elementwise, dtype: Any) -> None:
-    if "bits" in kinds(op):
-        with pytest.raises((NotImplementedError, RuntimeError)):
-            applied(op, tensors(operands(op, 5, dtype)))
-        return
     given = operands(op, 3001, dtype)
     found = applied(op, tensors(given)).numpy()
-    if op.name in JUMPS or "where" in kinds(op):
-        expected = reading(op, given).astype(found.dtype)
-        np.testing.assert_allclose(found, expected, rtol=4 * np.finfo(dtype).eps, atol=2 * np.finfo(dtype).eps)
-        return
-    expected = reading(op, [a.astype(np.float64) for a in given])
+    in_own_type = op.name in JUMPS or "where" in kinds(op)
+    expected = reading(op, given if in_own_type else [a.astype(np.float64) for a in given])
+    assert found.shape == expected.shape == (3001,)
     if expected.dtype == bool:
         assert found.dtype == bool
         np.testing.assert_array_equal(found, expected)
-        return
-    assert found.dtype == dtype
-    eps = np.finfo(dtype).eps
-    scale = max(np.abs(a).max() for a in given if a.dtype == dtype)
-    np.testing.assert_allclose(found, expected, rtol=6 * eps, atol=2 * eps * scale)
+    else:
+        assert found.dtype == dtype
+        eps = np.finfo(dtype).eps
+        scale = 1.0 if in_own_type else max(np.abs(a).max() for a in given if a.dtype == dtype)
+        np.testing.assert_allclose(found, expected, rtol=(4 if in_own_type else 6) * eps, atol=2 * eps * scale)
 
 
-@pytest.mark.parametrize("dtype", [*INTEGERS, bool], ids=lambda d: d.__name__)
-@each_row
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.__name__)
+@each([op for op in ROWS if "bits" in op.types.split()])
+def test_operations_on_bits_refuse_floats(op: Elementwise, dtype: Any) -> None:
+    with pytest.raises((NotImplementedError, RuntimeError), match="not implemented"):
+        applied(op, tensors(operands(op, 5, dtype)))
+
+
+REFUSE_TRUTHS = [op for op in ROWS if {"number", "signed"} & set(op.types.split())]
+WITH_A_NUMBER = [
+    op for op in ROWS if "scaled" in op.types.split()
+]  # beside truths: PyTorch's promotion, in test_parity
+
+
+@each(REFUSE_TRUTHS)
+def test_arithmetic_refuses_truths(op: Elementwise) -> None:
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        applied(op, tensors(operands(op, 5, bool)))
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype"),
+    [(op, dtype) for op in ROWS for dtype in INTEGERS]
+    + [(op, bool) for op in ROWS if op not in REFUSE_TRUTHS + WITH_A_NUMBER],
+    ids=lambda x: x.name if isinstance(x, Elementwise) else x.__name__,
+)
 def test_values_of_integers_and_truths(op: Elementwise, dtype: Any) -> None:
     types = kinds(op)
     given = operands(op, 3001, dtype)
-    if dtype is bool and types & {"number", "signed"}:
-        with pytest.raises((NotImplementedError, RuntimeError)):
-            applied(op, tensors(given))
-        return
-    if dtype is bool and ("scaled" in types or op.name in ("neg", "sub")):
-        return  # numbers beside truths: PyTorch's promotion is tested in test_parity
     found = applied(op, tensors(given)).numpy()
     expected = reading(op, given)
     if "float" in types:
@@ -333,19 +344,19 @@ def test_second_gradients(op: Elementwise) -> None:
 def test_third_gradients_in_float64(op: Elementwise) -> None:
     """The second gradient's difference quotient, for rows of one operand."""
 
-    def second(values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradient(values: np.ndarray, order: int) -> np.ndarray:
         x = torch.tensor(values, requires_grad=True)
-        g = torch.autograd.grad(op(x).sum(), x, create_graph=True)[0]
-        if not g.requires_grad:
-            return torch.zeros_like(x), x
-        return torch.autograd.grad(g.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True)[0], x
+        y = op(x)
+        for _ in range(order):
+            if not y.requires_grad:  # the derivative before is constant
+                return np.zeros_like(values)
+            y = torch.autograd.grad(y.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True)[0]
+        return y.detach().numpy()
 
     values = operands(op, 6, np.float64)[0]
-    h, x = second(values)
-    third = np.zeros_like(values)
-    if h.requires_grad:
-        third = torch.autograd.grad(h.sum(), x, allow_unused=True, materialize_grads=True)[0].numpy()
-    up, down = (second(values + e)[0].detach().numpy() for e in (1e-5, -1e-5))
+    third = gradient(values, 3)
+    up, down = (gradient(values + e, 2) for e in (1e-5, -1e-5))
+    assert third.shape == values.shape
     np.testing.assert_allclose(third, (up - down) / 2e-5, rtol=1e-5, atol=1e-6)
 
 

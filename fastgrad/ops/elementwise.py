@@ -59,10 +59,10 @@ add_scaled = elementwise(
 sub_scaled = elementwise(
     "sub_scaled", lambda a, b, c: a - c * b, lambda g, y, a, b, c: (g, -g * c, None), types="scaled signed", label="Sub"
 )
-mul = elementwise("mul", lambda a, b: a * b, lambda g, y, a, b: (g * b, g * a))
+mul = elementwise("mul", lambda a, b: a * b, lambda g, y, a, b: (g * b, g * a), neutral_ones=(1, 0))
 div = elementwise(
     "div", lambda a, b: a / b, lambda g, y, a, b: (g / b, -g * (y / b)), types="float",
-    label=lambda a, b: "Mul" if a.weak else "Div",
+    label=lambda a, b: "Mul" if a.weak else "Div", neutral_ones=(1,),
 )  # fmt: skip
 neg = elementwise("neg", lambda a: -a, lambda g, y, a: (-g,), types="signed")
 reciprocal = elementwise("reciprocal", lambda a: 1 / a, lambda g, y, a: (-g * (y * y),), types="float")

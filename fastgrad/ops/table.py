@@ -93,15 +93,23 @@ class Elementwise(Operation):
     a bool result, "logical" bool operands and result, "test" one operand with a bool result, "where" (bool, promoted,
     promoted), "scaled" (promoted, promoted, a number in their type), "count" the promoted type with bool as int64. The others
     are the promoted type and refuse what PyTorch refuses: "number" bool, "signed" (and "scaled signed") any bool operand, "bits" floats.
+    `neutral_ones` are the operands that, where they are 1, make the result the other operand, bit for bit.
     """
 
     kind = "elementwise"
 
     def __init__(
-        self, name: str, rule: Callable[..., Any], gradient: Callable[..., Any] | None, types: str, label: Label
+        self,
+        name: str,
+        rule: Callable[..., Any],
+        gradient: Callable[..., Any] | None,
+        types: str,
+        label: Label,
+        neutral_ones: tuple[int, ...] = (),
     ) -> None:
         super().__init__(name, gradient, label)
         self.rule = rule
+        self.neutral_ones = neutral_ones
         self.types = types
         self._texts: dict[tuple[str, ...], str] = {}
 
@@ -277,9 +285,10 @@ def elementwise(
     gradient: Callable[..., Any] | None = None,
     types: str = "any",
     label: Label = None,
+    neutral_ones: tuple[int, ...] = (),
 ) -> Elementwise:
     """Declare an elementwise operation; it becomes the Tensor reading of the rule function of its name."""
-    op = Elementwise(name, rule, gradient, types, label)
+    op = Elementwise(name, rule, gradient, types, label, neutral_ones)
     if name in FUNCTIONS:
         FUNCTIONS[name].tensor = op
     return op

@@ -9,8 +9,7 @@ from typing import Any
 
 from .. import recording as tape
 from ..ops.arrays import expand, permute, reshape, squeeze, squeeze_dim, swap, t, unsqueeze
-from ..ops.elementwise import div, mul
-from ..ops.table import CONVERT
+from ..ops.table import CONVERT, Elementwise
 from .section import Section
 
 _PERMUTING = (permute, swap, t)
@@ -57,16 +56,11 @@ def _live(section: Section, roots: list[int]) -> list[int]:
 def _identity(entries: Any, node: Any, operands: tuple[int, ...]) -> int | None:
     """The operand that an entry's value equals bit for bit, if there is one."""
     op = node.op
-    if op is mul:
-        a, b = operands
-        if _is_one(entries, b) and _alike(entries[a], node):
-            return a
-        if _is_one(entries, a) and _alike(entries[b], node):
-            return b
-    elif op is div:
-        a, b = operands
-        if _is_one(entries, b) and _alike(entries[a], node):
-            return a
+    if type(op) is Elementwise:
+        for i in op.neutral_ones:
+            other = operands[1 - i]
+            if _is_one(entries, operands[i]) and _alike(entries[other], node):
+                return other
     elif op is CONVERT:
         if entries[operands[0]].dtype is node.dtype:
             return operands[0]
