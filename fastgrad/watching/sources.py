@@ -10,6 +10,7 @@ import ast
 import copy
 import functools
 import linecache
+import operator
 import sys
 import types
 from typing import Any
@@ -17,10 +18,24 @@ from typing import Any
 from .rewrite import HOOKS, Rewriter, Unwatchable
 
 _FUTURES = 0x1FF0000  # the flags that `from __future__ import ...` sets
-_NESTED = 0x10
 _ASYNCHRONOUS = 0x80 | 0x200 | 0x100
 UNKNOWN = "its source text is not known"
 _KEPT = 4096  # functions whose code is remembered
+
+
+def _flags_of_places() -> int:
+    """The flags that tell where a function stands: in another one, in a class. They are other ones in every Python."""
+    inside = "def f(self): return self\nclass A:\n    def f(self): return self\ndef g():\n    def f(self): return self\n"
+    stack, flags = [compile(inside, "places", "exec")], []
+    while stack:
+        code = stack.pop()
+        stack += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        if code.co_name == "f":
+            flags.append(code.co_flags)
+    return functools.reduce(operator.or_, flags) & ~functools.reduce(operator.and_, flags)
+
+
+_PLACE = _flags_of_places()
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,7 +77,7 @@ def _inner(node: Any, free: tuple[str, ...], code: types.CodeType, imported: lis
 
 
 def _comparable(code: types.CodeType) -> types.CodeType:
-    return code.replace(co_flags=code.co_flags & ~_NESTED)
+    return code.replace(co_flags=code.co_flags & ~_PLACE)
 
 
 def _is_rewritten(code: types.CodeType) -> bool:
