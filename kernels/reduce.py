@@ -187,6 +187,11 @@ def kernel(record):
     return build(source)
 
 
+def sum_scratch(inner: int) -> int:
+    """The bytes of scratch of `sum_kernel`: a row of totals and a row of a group's sums; none for an inner axis of 1."""
+    return 16 * inner if inner > 1 else 0
+
+
 def sum_kernel(dtype: str) -> int:
     """The kernel that adds over the middle axis of (outer, reduced, inner)."""
     kind = _accumulator(dtype)

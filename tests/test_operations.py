@@ -54,7 +54,8 @@ DOMAINS: dict[str, tuple[tuple[float, float], ...]] = {
     "floor": ((1.1, 1.9),), "ceil": ((-1.9, -1.1),), "trunc": ((1.1, 1.9),), "round": ((1.6, 2.4),),
     "asin": ((-0.8, 0.8),), "acos": ((-0.8, 0.8),), "atanh": ((-0.8, 0.8),), "acosh": ((1.3, 3.0),), "erfinv": ((-0.8, 0.8),),
     "atan2": ((0.4, 2.0), (-2.0, 2.0)), "hypot": ((0.4, 2.0), (-2.0, 2.0)), "xlogy": ((0.1, 2.0), (0.4, 3.0)),
-    "sin_quotient": ((0.4, 3.0),),
+    "sin_quotient": ((0.4, 3.0),), "inverse_square": ((0.4, 3.0),), "binary_cross_entropy": ((0.2, 0.8), (0.1, 0.9)),
+    "huber": ((1.2, 2.0), (0.4, 1.0)), "smooth_l1": ((-0.4, 0.4), (0.5, 1.0)),
     "maximum": ((-2.0, 0.4), (0.5, 2.0)), "minimum": ((-2.0, 0.4), (0.5, 2.0)),
     "clamp_min": ((-2.0, 0.4), (0.5, 2.0)), "clamp_max": ((-2.0, 0.4), (0.5, 2.0)),
 }  # fmt: skip
@@ -459,6 +460,9 @@ def calls() -> dict[str, list[Call]]:
         "argmax": [(lambda a: a.argmax(dim=1), lambda a: a.argmax(1), [])],
         "argmin": [(lambda a: a.argmin(), lambda a: a.argmin(), [])],
         "cumsum": [(lambda a: a.cumsum(dim=1), lambda a: a.cumsum(1), [a]), (lambda a: a.cumsum(0), lambda a: a.cumsum(0), [a])],
+        "cumsum_back": [
+            (lambda a: arrays.cumsum_back(a, attrs=1), lambda a: np.flip(np.flip(a, 1).cumsum(1), 1), [a])
+        ],
         "matmul": [
             (lambda a, b: a @ b, lambda a, b: a @ b, [a, b]), (lambda a, v: a @ v, lambda a, v: a @ v, [a, v]),
             (lambda v, b: v @ b, lambda v, b: v @ b, [v, b]), (lambda v: v @ v, lambda v: v @ v, [v]),

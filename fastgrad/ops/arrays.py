@@ -306,7 +306,7 @@ def _frame(emit: Any, slot: int, dims: Shape) -> tuple[Any, tuple[int, int, int]
 def _sum_lower(emit: Any, y: int, operands: tuple[int, ...], dims: Shape) -> None:
     a, frame = _frame(emit, operands[0], dims)
     code = emit.code(y)
-    scratch = emit.scratch(frame[2] * 16) if frame[2] > 1 else 0
+    scratch = emit.scratch(reduce_kernels.sum_scratch(frame[2])) if frame[2] > 1 else 0
     emit.record(reduce_kernels.sum_kernel(code), count(frame), emit.out(y), a, emit.table(frame), scratch)
 
 

@@ -226,13 +226,16 @@ bce = elementwise(  # of a probability and a target, logarithms kept above -100,
 huber = elementwise(
     "huber",
     lambda a, b: where(abs_(a) < b, 0.5 * a * a, b * (abs_(a) - 0.5 * b)),
-    lambda g, y, a, b: (g * where(a >= b, b, where(a <= -b, -b, a)), None),
+    lambda g, y, a, b: (g * where(a >= b, b, where(a <= -b, -b, a)), g * where(abs_(a) < b, 0, abs_(a) - b)),
     types="float",
 )
 smooth_l1 = elementwise(
     "smooth_l1",
     lambda a, b: where(abs_(a) < b, 0.5 * a * a / b, abs_(a) - 0.5 * b),
-    lambda g, y, a, b: (g * where(a >= b, 1, where(a <= -b, -1, a / b)), None),
+    lambda g, y, a, b: (
+        g * where(a >= b, 1, where(a <= -b, -1, a / b)),
+        g * where(abs_(a) < b, -0.5 * (a / b) * (a / b), -0.5),
+    ),
     types="float",
 )
 erf_op = elementwise(

@@ -69,7 +69,9 @@ def lower(emit: Any, code: str, target: Reference, a: Factor, b: Factor, m: int,
         emit.tasks(records)
     if over_k:
         table = emit.table((1, len(parts), m))
-        emit.record(reduce.sum_kernel(code), m, target, c.at, table, emit.scratch(m * 8))
+        emit.record(
+            reduce.sum_kernel(code), m, target, c.at, table, emit.scratch(reduce.sum_scratch(m)) if m > 1 else 0
+        )
 
 
 def _cut(how: str, dtype: str, size: int, m: int, n: int, k: int, batches: int) -> Iterator[Part]:
