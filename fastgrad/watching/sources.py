@@ -25,7 +25,9 @@ _KEPT = 4096  # functions whose code is remembered
 
 def _flags_of_places() -> int:
     """The flags that tell where a function stands: in another one, in a class. They are other ones in every Python."""
-    inside = "def f(self): return self\nclass A:\n    def f(self): return self\ndef g():\n    def f(self): return self\n"
+    inside = (
+        "def f(self): return self\nclass A:\n    def f(self): return self\ndef g():\n    def f(self): return self\n"
+    )
     stack, flags = [compile(inside, "places", "exec")], []
     while stack:
         code = stack.pop()
