@@ -26,6 +26,9 @@ FUSED = int(
 
 each_batch = pytest.mark.parametrize("seeds", BATCHES, ids=[f"{seeds[0]}-{seeds[-1]}" for seeds in BATCHES])
 
+# what cannot be replayed (`retain_grad`) runs its Python, with the same bits
+pytestmark = pytest.mark.filterwarnings("ignore:compile. .*runs its Python in every call:RuntimeWarning")
+
 
 def check_all(seeds: range, torch: object, modes: list[str]) -> Counter[str]:
     accepted: Counter[str] = Counter()
