@@ -104,6 +104,7 @@ def on_tape(value: Any) -> Any:
 
 def _binary(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
     function = divmod if name == "divmod" else getattr(operator, name)
+    special = name.rstrip("_")
 
     def forward(self: Any, other: Any) -> Any:
         kind = type(other)
@@ -111,12 +112,14 @@ def _binary(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], 
             return compute(function, (self, other))
         if isinstance(other, tape.TENSOR):
             return function(on_tape(self) if _capture() is not None else bare(self), other)
-        return function(plain(self), other)
+        value = plain(self)
+        return getattr(type(value), f"__{special}__")(value, other)
 
     def backward(self: Any, other: Any) -> Any:
         if type(other) in _SIMPLE:
             return compute(function, (other, self))
-        return function(other, plain(self))
+        value = plain(self)
+        return getattr(type(value), f"__r{special}__")(value, other)
 
     return forward, backward
 
@@ -130,7 +133,8 @@ def _comparison(name: str) -> Callable[[Any, Any], Any]:
             return compute(function, (self, other))
         if isinstance(other, tape.TENSOR):
             return function(on_tape(self) if _capture() is not None else bare(self), other)
-        return function(plain(self), other)
+        value = plain(self)
+        return getattr(type(value), f"__{name}__")(value, other)
 
     return compare
 

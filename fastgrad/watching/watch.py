@@ -146,8 +146,10 @@ class Watch:
             known = self.loads.get(place)
         except TypeError:  # an unhashable key can't be in a dict
             return READ[kind](container, key)
+        value = READ[kind](container, key)
+        if known is not None and value is not known.value and kind not in _EQUAL and kind != "elements":
+            return value  # the call has changed it meanwhile
         if known is None:
-            value = READ[kind](container, key)
             known = self.loads[place] = Load(kind, container, key, value)
             if place in self.varying and (type(value) is float or type(value) is int):
                 known.exact = False
