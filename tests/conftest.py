@@ -6,6 +6,8 @@ processes inherit it; only a test about the cache itself gives its children anot
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import signal
 import subprocess
@@ -76,6 +78,19 @@ def child_environment(changes: dict[str, Any]) -> dict[str, str]:
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     merged = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **{k: v for k, v in changes.items() if v is not None}}
     return {k: str(v) for k, v in merged.items() if k not in changes or changes[k] is not None}
+
+
+def alone(test: Callable[[], None]) -> Callable[[], None]:
+    """The test in a process of its own, for what is measured there: a process that ran thousands of tests grows by itself."""
+
+    @functools.wraps(test)
+    def run() -> None:
+        file = Path(inspect.getfile(test))
+        code = f"import sys; sys.path.insert(0, {str(file.parent)!r}); import {file.stem}; {file.stem}.{test.__name__}.__wrapped__()"
+        ended = subprocess.run([sys.executable, "-c", code], env=child_environment({}), capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+
+    return run
 
 
 class Spent:

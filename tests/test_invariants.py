@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, child_environment, same_bits
+from conftest import ROOT, alone, child_environment, same_bits
 
 import fastgrad as torch
 from fastgrad.ops.table import BY_CODE, OPERATIONS, Elementwise, elementwise
@@ -582,6 +582,7 @@ def resident_bytes() -> int:
         pytest.skip("this system does not tell a process's memory")
 
 
+@alone
 def test_a_hundred_thousand_iterations_do_not_grow_memory() -> None:
     x, y = data()
     w = torch.zeros(3, 1, requires_grad=True)
@@ -603,6 +604,7 @@ def test_a_hundred_thousand_iterations_do_not_grow_memory() -> None:
     assert len(gc.get_objects()) - objects < 1_000
 
 
+@alone
 def test_a_hundred_thousand_compiled_iterations_do_not_grow_memory() -> None:
     x, y = data()
     w = torch.zeros(3, 1, requires_grad=True)
@@ -626,6 +628,7 @@ def test_a_hundred_thousand_compiled_iterations_do_not_grow_memory() -> None:
     assert len(gc.get_objects()) - objects < 1_000
 
 
+@alone
 def test_programs_that_never_repeat_do_not_grow_memory_without_bound() -> None:
     """The cache of traces is bounded."""
     x, random = torch.ones(3), np.random.default_rng(0)
