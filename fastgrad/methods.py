@@ -28,6 +28,8 @@ class Methods:
     __and__, __rand__, __iand__ = operators.bitwise_and, operators.rand, operators.iand
     __or__, __ror__, __ior__ = operators.bitwise_or, operators.ror, operators.ior
     __xor__, __rxor__, __ixor__ = operators.bitwise_xor, operators.rxor, operators.ixor
+    __lshift__, __rlshift__, __ilshift__ = operators.lshift, operators.rlshift, operators.ilshift
+    __rshift__, __rrshift__, __irshift__ = operators.rshift, operators.rrshift, operators.irshift
     __lt__, __le__, __gt__, __ge__ = operators.lt, operators.le, operators.gt, operators.ge
     __eq__ = operators.eq  # type: ignore[assignment]
     __ne__ = operators.ne  # type: ignore[assignment]
@@ -42,7 +44,9 @@ class Methods:
 
     add, sub, mul, div = pointwise.add, pointwise.sub, pointwise.mul, pointwise.div
     subtract, multiply, divide, true_divide = pointwise.sub, pointwise.mul, pointwise.div, pointwise.div
-    floor_divide, remainder, pow = pointwise.floor_divide, pointwise.remainder, pointwise.pow
+    floor_divide, remainder, fmod, pow = pointwise.floor_divide, pointwise.remainder, pointwise.fmod, pointwise.pow
+    bitwise_and, bitwise_or, bitwise_xor = pointwise.bitwise_and, pointwise.bitwise_or, pointwise.bitwise_xor
+    bitwise_left_shift, bitwise_right_shift = pointwise.bitwise_left_shift, pointwise.bitwise_right_shift
     neg, negative, abs, absolute, sign = pointwise.neg, pointwise.neg, pointwise.abs, pointwise.abs, pointwise.sign
     exp, exp2, expm1 = pointwise.exp, pointwise.exp2, pointwise.expm1
     log, log2, log10, log1p = pointwise.log, pointwise.log2, pointwise.log10, pointwise.log1p
@@ -145,6 +149,9 @@ class Methods:
     )
     sin_, cos_, floor_, ceil_ = in_place.sin_, in_place.cos_, in_place.floor_, in_place.ceil_
     clamp_, clamp_min_, clamp_max_ = in_place.clamp_, in_place.clamp_min_, in_place.clamp_max_
+    bitwise_and_, bitwise_or_, bitwise_xor_ = operators.bitwise_and_, operators.bitwise_or_, operators.bitwise_xor_
+    bitwise_left_shift_, bitwise_right_shift_ = operators.bitwise_left_shift_, operators.bitwise_right_shift_
+    fmod_, floor_divide_ = in_place.fmod_, in_place.floor_divide_
     addcmul_, addcdiv_, lerp_, remainder_ = (
         in_place.addcmul_,
         in_place.addcdiv_,

@@ -1,14 +1,39 @@
-"""Remainders, floored quotients and integer powers, rounded as PyTorch rounds them: scalar functions with branches or calls.
+"""Remainders, rounded quotients, shifts and integer powers, as PyTorch has them: scalar functions with branches or calls.
 
 The remainder of floats is exact and takes the divisor's sign; the floored quotient is made from it, so that
-`floor_divide(a, b) * b + remainder(a, b)` is a as well as rounding lets it. Integer powers wrap around.
+`floor_divide(a, b) * b + remainder(a, b)` is a as well as rounding lets it. Integer powers wrap around,
+and so does the one quotient of integers that does not fit, that of the least one and -1. What divides integers is checked before.
+Records: zeros [kernel, record number, n, a, error, 0, 0, 0]   reports (record number + 1, place, 0) if an element is zero
 """
 
 import numpy as np
 from numba import int64, types
 from numba.extending import intrinsic, register_jitable
 
+from .build import build
+from .elementwise import pointer
 from .native import copysign, floor
+
+_ZEROS = """
+from numba import uintp
+from fastgrad.kernels.native import int64_at, {at}
+
+def kernel(record):
+    n, a, error = record[2], {at}(record[3]), int64_at(record[4])
+    zeros = 0
+    for i in range(uintp(n)):
+        zeros |= a[i] == 0
+    if zeros != 0 and error[0] == 0:
+        for i in range(n):
+            if a[i] == 0:
+                error[0], error[1], error[2] = record[1] + 1, i, 0
+                return
+"""
+
+
+def zeros_kernel(dtype: str) -> int:
+    """The kernel that reports the first zero of an array of integers."""
+    return build(_ZEROS.format(at=pointer(dtype)))
 
 
 @intrinsic
@@ -67,3 +92,34 @@ def power(a, b):
         base *= base
         exponent >>= 1
     return result
+
+
+@register_jitable
+def quotient(a, b):
+    """floor(a / b) of integers."""
+    return -int64(a) if b == -1 else int64(a) // int64(b)
+
+
+@register_jitable
+def truncated_quotient(a, b):
+    """a / b of integers, rounded towards zero."""
+    floored = quotient(a, b)
+    return floored + 1 if (floored < 0) & (floored * int64(b) != int64(a)) else floored
+
+
+@register_jitable
+def truncated_remainder(a, b):
+    """The remainder of that division, with the sign of a."""
+    return int64(0) if b == -1 else int64(a) - truncated_quotient(a, b) * int64(b)
+
+
+@register_jitable
+def left_shift(a, b, bits):
+    """a moved up by b bits; nothing is left of it if there are not so many."""
+    return int64(0) if (b < 0) | (b >= bits) else int64(a) << int64(b)
+
+
+@register_jitable
+def right_shift(a, b, bits):
+    """a moved down by b bits; only its sign is left if there are not so many."""
+    return int64(a) >> (int64(63) if (b < 0) | (b >= bits) else int64(b))

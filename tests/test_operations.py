@@ -35,13 +35,10 @@ each_row_on_floats = each([op for op in ROWS if "bits" not in op.types.split()])
 each_gradient = each(DIFFERENTIABLE)
 each_gradient_of_one = each([op for op in DIFFERENTIABLE if op.rule.__code__.co_argcount == 1])
 each_gradient_of_several = each([op for op in DIFFERENTIABLE if op.rule.__code__.co_argcount > 1])
-# integer division of special values follows PyTorch rather than NumPy, and is tested in test_parity
+DIVISIONS = ("floor_divide", "remainder", "trunc_divide", "fmod")
+# integer division of special values follows PyTorch rather than NumPy, and is tested in test_parity and test_integers
 each_row_on_special_values = each(
-    [
-        op
-        for op in ROWS
-        if not {"bits", "logical"} & set(op.types.split()) and op.name not in ("floor_divide", "remainder")
-    ]
+    [op for op in ROWS if not {"bits", "logical"} & set(op.types.split()) and op.name not in DIVISIONS]
 )
 
 # Where the operands of a row lie; two intervals apart keep away from ties, jumps and poles.
@@ -51,6 +48,7 @@ DOMAINS: dict[str, tuple[tuple[float, float], ...]] = {
     "rsqrt": ((0.2, 3.0),), "reciprocal": ((0.4, 3.0),), "div": ((-2.0, 2.0), (0.4, 3.0)), "tan": ((-1.2, 1.2),),
     "pow": ((0.3, 2.0), (-2.0, 3.0)), "abs": ((0.1, 2.0),), "sign": ((-2.0, -0.1),), "relu": ((0.1, 2.0),),
     "remainder": ((-1.3, -1.05), (0.7, 0.9)), "floor_divide": ((1.05, 1.3), (0.7, 0.9)),
+    "fmod": ((-1.3, -1.05), (0.7, 0.9)), "trunc_divide": ((1.05, 1.3), (0.7, 0.9)),
     "floor": ((1.1, 1.9),), "ceil": ((-1.9, -1.1),), "trunc": ((1.1, 1.9),), "round": ((1.6, 2.4),),
     "asin": ((-0.8, 0.8),), "acos": ((-0.8, 0.8),), "atanh": ((-0.8, 0.8),), "acosh": ((1.3, 3.0),), "erfinv": ((-0.8, 0.8),),
     "atan2": ((0.4, 2.0), (-2.0, 2.0)), "hypot": ((0.4, 2.0), (-2.0, 2.0)), "xlogy": ((0.1, 2.0), (0.4, 3.0)),
@@ -60,8 +58,7 @@ DOMAINS: dict[str, tuple[tuple[float, float], ...]] = {
     "clamp_min": ((-2.0, 0.4), (0.5, 2.0)), "clamp_max": ((-2.0, 0.4), (0.5, 2.0)),
 }  # fmt: skip
 JUMPS = {
-    "remainder",
-    "floor_divide",
+    *DIVISIONS,
     "floor",
     "ceil",
     "trunc",
@@ -95,7 +92,7 @@ def operands(op: Elementwise, n: Any, dtype: Any, swapped: bool = False) -> list
         if dtype is bool:
             values = random.integers(0, 2, shape)
         elif dtype not in FLOATS:
-            low = 1 if op.name in ("floor_divide", "remainder", "pow") else low if dtype is np.uint8 else -9
+            low = 1 if op.name in (*DIVISIONS, "pow") else low if dtype is np.uint8 else -9
             values = random.integers(low, 4 if op.name == "pow" else high, shape)
         else:
             values = random.uniform(low, high, shape)
@@ -484,6 +481,7 @@ def calls() -> dict[str, list[Call]]:
             (lambda a, c: a.scatter(1, index([3, 0], [1, 2]), c), lambda a, c: put(a, (rows, [[3, 0], [1, 2]]), c), [a, leaf(2, 2, seed=6)])
         ],
         "clone": [(lambda a: a.clone(), lambda a: a.copy(), [a])],
+        "divisor": [(lambda: torch.arange(12) // torch.arange(1, 13), lambda: np.arange(12) // np.arange(1, 13), [])],
     }  # fmt: skip
 
 

@@ -241,7 +241,11 @@ addcmul_, addcdiv_, lerp_ = (
     writer("addcdiv_", pointwise.addcdiv),
     writer("lerp_", pointwise.lerp),
 )
-remainder_, floor_divide_ = writer("remainder_", pointwise.remainder), writer("floor_divide_", pointwise.floor_divide)
+fmod_, remainder_, floor_divide_ = (
+    writer("fmod_", pointwise.fmod),
+    writer("remainder_", pointwise.remainder),
+    writer("floor_divide_", pointwise.floor_divide),
+)
 
 
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:

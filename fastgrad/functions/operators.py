@@ -42,20 +42,24 @@ def _foreign_quotient(record: Record, input: Tensor, other: Any) -> Any:
     return record(*_met(input, other, True)) if isinstance(other, np.ndarray) else NotImplemented
 
 
-def _both(op: Any, foreign: Callable[..., Any] = _foreign) -> tuple[Record, Record]:
+def _both(
+    op: Any, foreign: Callable[..., Any] = _foreign, make: Callable[..., Record] = binary
+) -> tuple[Record, Record]:
     """An operator, and its form with the tensor on the right."""
-    return binary(op, otherwise=foreign), binary(op, swapped=True, otherwise=foreign)
+    return make(op, otherwise=foreign), make(op, swapped=True, otherwise=foreign)
 
 
 add, radd = _both(e.add)
 sub, rsub = _both(e.sub)
 mul, rmul = _both(e.mul)
 truediv, rtruediv = _both(e.div, _foreign_quotient)
-floordiv, rfloordiv = _both(e.floor_divide)
-mod, rmod = _both(e.remainder)
+floordiv, rfloordiv = _both(e.floor_divide, make=pointwise.division)
+mod, rmod = _both(e.remainder, make=pointwise.division)
 bitwise_and, rand = _both(e.bitwise_and)
 bitwise_or, ror = _both(e.bitwise_or)
 bitwise_xor, rxor = _both(e.bitwise_xor)
+lshift, rlshift = _both(e.bitwise_left_shift)
+rshift, rrshift = _both(e.bitwise_right_shift)
 lt, le, gt, ge, eq, ne = (binary(op, otherwise=_foreign) for op in (e.lt, e.le, e.gt, e.ge, e.eq, e.ne))
 
 _power, rpow = _both(e.pow)
@@ -96,4 +100,7 @@ ipow, imod, ifloordiv = _in_place(in_place.pow_), _in_place(in_place.remainder_)
 bitwise_and_ = in_place.writer("bitwise_and_", pointwise.bitwise_and)
 bitwise_or_ = in_place.writer("bitwise_or_", pointwise.bitwise_or)
 bitwise_xor_ = in_place.writer("bitwise_xor_", pointwise.bitwise_xor)
+bitwise_left_shift_ = in_place.writer("bitwise_left_shift_", pointwise.bitwise_left_shift)
+bitwise_right_shift_ = in_place.writer("bitwise_right_shift_", pointwise.bitwise_right_shift)
 iand, ior, ixor = _in_place(bitwise_and_), _in_place(bitwise_or_), _in_place(bitwise_xor_)
+ilshift, irshift = _in_place(bitwise_left_shift_), _in_place(bitwise_right_shift_)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..devices import check_device
-from ..dispatch import binary, composite, tensor_operand, unary
+from ..dispatch import as_number, binary, composite, tensor_operand, unary
 from ..dtypes import BOOL, FLOAT, dtype, to_dtype
+from ..ops import arrays
 from ..ops import elementwise as e
 from ..ops.table import CONVERT, Operation
 from .arguments import fit, number
@@ -21,7 +22,7 @@ Number = float | int | bool
 _type = type
 
 _add, _sub, _mul = binary(e.add), binary(e.sub), binary(e.mul)
-_div, _floor_divide = binary(e.div), binary(e.floor_divide)
+_div = binary(e.div)
 mul = _mul
 multiply = _mul
 neg = negative = unary(e.neg)
@@ -44,9 +45,38 @@ logical_not = unary(e.logical_not)
 eq, ne, lt = binary(e.eq), binary(e.ne), binary(e.lt)
 le, gt, ge = binary(e.le), binary(e.gt), binary(e.ge)
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
-remainder = binary(e.remainder)
 bitwise_and, bitwise_or, bitwise_xor = binary(e.bitwise_and), binary(e.bitwise_or), binary(e.bitwise_xor)
+bitwise_left_shift, bitwise_right_shift = binary(e.bitwise_left_shift), binary(e.bitwise_right_shift)
 logsigmoid = unary(e.logsigmoid_op)
+
+
+def _is_whole(x: Any) -> bool:
+    """Whether a tensor or number is of an integer type."""
+    return x._meta.dtype.category < FLOAT if isinstance(x, tape.TENSOR) else isinstance(as_number(x), int)
+
+
+def division(
+    op: Operation, swapped: bool = False, otherwise: Callable[..., Any] | None = None
+) -> Callable[[Any, Any], Any]:
+    """A recorder, as `binary` makes it, for a division that keeps integers: where they are divided by zero it is an error."""
+    plain = binary(op, swapped, otherwise and (lambda _, input, other: otherwise(record, input, other)))
+
+    def record(input: Any, other: Any) -> Any:
+        left, right = (other, input) if swapped else (input, other)
+        if not (_is_whole(left) and _is_whole(right)) or (isinstance(left, tape.TENSOR) and left._meta.numel == 0):
+            return plain(input, other)
+        if isinstance(right, tape.TENSOR):
+            right = tape.apply(arrays.divisor, (right,), op.name)
+        elif right == 0:
+            raise arrays.zero_division(op.name)
+        return plain(right, left) if swapped else plain(left, right)
+
+    record.__name__, record.__doc__ = plain.__name__, plain.__doc__
+    return record
+
+
+_floor_divide, _trunc_divide = division(e.floor_divide), division(e.trunc_divide)
+remainder, fmod = division(e.remainder), division(e.fmod)
 
 
 def _of_tensors(op: Operation) -> Callable[[Any, Any], Tensor]:
@@ -123,10 +153,7 @@ def div(input: Tensor, other: Tensor | Number, *, rounding_mode: str | None = No
     if rounding_mode == "floor":
         return _floor_divide(input, other)
     if rounding_mode == "trunc":
-        quotient = trunc(_div(input, other))
-        kinds = (input.dtype, getattr(other, "dtype", None))
-        whole = all(k is None or k.category != FLOAT for k in kinds) and not isinstance(other, float)
-        return quotient.to(input.dtype) if whole else quotient
+        return _trunc_divide(input, other)
     raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
 
 

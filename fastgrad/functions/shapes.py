@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
+from ..dtypes import dtype as _dtype
 from ..ops import arrays
 from ..ops.elementwise import where_op
 from ..ops.table import CONVERT, View
 from ..recording import count
 from .arguments import integer, numpy_names
 from .reductions import wrap_dim, wrap_dims
-from .views import is_contiguous, strides_of, view
+from .views import is_contiguous, strides_of, view, view_as_bits
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -72,8 +73,20 @@ def reshape(input: Tensor, *sizes_: Any, shape: Any = None) -> Tensor:
     return _reshaped(input, _complete("reshape", input.shape, sizes("reshape", sizes_, shape)))
 
 
-def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None) -> Tensor:
-    """The elements under another shape, always a view; with a dtype of the same size it is not supported."""
+def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None, dtype: Any = None) -> Tensor:
+    """The elements under another shape, or the bits as elements of another dtype (which have no gradient): always a view.
+
+    RuntimeError for a shape that no strides give, and for a dtype of another size into which the last dimension does not go.
+
+    >>> fastgrad.tensor([1.0, -2.0]).view(fastgrad.int32)
+    tensor([ 1065353216, -1073741824], dtype=fastgrad.int32)
+    """
+    if dtype is None and isinstance(sizes_[0] if sizes_ else None, _dtype):
+        dtype, *sizes_ = sizes_  # type: ignore[assignment]
+    if dtype is not None:
+        if sizes_ or size is not None:
+            raise TypeError("view(): takes sizes or a dtype, not both")
+        return view_as_bits(input, dtype)
     new = _complete("view", input.shape, sizes("view", sizes_, size))
     made = view(input, arrays.reshape, new)
     if made is None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import recording as tape
+from ..dtypes import dtype
 from ..ops.arrays import contiguous_strides, detach
 from ..ops.table import View
 from ..recording import STALE, Signature, Storage
+from .creation import from_numpy
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -183,6 +187,33 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
     if t._storage.array is None:
         tape.follow(tr, t)
     return t
+
+
+def view_as_bits(base: Tensor, kind: dtype) -> Tensor:
+    """The bits of a tensor's memory as elements of another type, outside of any gradient: memory shared as with an array."""
+    old = base._meta.dtype
+    if kind is old:
+        return alias(base)
+    title = f"to view {old.name} as {kind.name} (different element sizes), but got"
+    if kind.itemsize != old.itemsize:
+        shape, strides, ratio = base._meta.shape, strides_of(base), kind.itemsize // old.itemsize
+        if not shape:
+            raise RuntimeError(
+                f"view: self.dim() cannot be 0 to view {old.name} as {kind.name} (different element sizes)"
+            )
+        if strides[-1] != 1:
+            raise RuntimeError(f"view: self.stride(-1) must be 1 {title} {strides[-1]}")
+        if ratio > 1:
+            for what, number in (
+                ("self.size(-1)", shape[-1]),
+                ("self.storage_offset()", base._offset),
+                *((f"self.stride({d})", s) for d, s in enumerate(strides[:-1]) if base._meta.numel),
+            ):
+                if number % ratio:
+                    raise RuntimeError(f"view: {what} must be divisible by {ratio} {title} {number}")
+    tape.leave_capture("the bits of a tensor are read as another dtype")
+    array = base.detach().numpy().view(kind.numpy)
+    return from_numpy(array if array.size else np.empty(array.shape, array.dtype))
 
 
 def alias(base: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import recording as tape
 from ..dtypes import bool_, int64
+from ..kernels import division
 from ..kernels import gather as gather_kernels
 from ..kernels import random as random_kernels
 from ..kernels import reduce as reduce_kernels
@@ -18,7 +19,7 @@ from ..recording import count
 from . import products
 from .elementwise import eq
 from .symbol import where, zero
-from .table import CONVERT, ArrayOperation, Shape, View, broadcast
+from .table import CONVERT, ArrayOperation, Fault, Shape, View, broadcast
 
 
 def contiguous_strides(shape: Sequence[int]) -> Shape:
@@ -576,6 +577,22 @@ def _positions(emit: Any, slot: int, index: int, dim: int) -> tuple[Any, tuple[i
     )  # fmt: skip
 
 
+def _check_positions(emit: Any, node: Any, number: int) -> None:
+    base, positions = node.operands[:2]
+    size = emit.shape(base)[node.attrs]
+    least = -size if gather_kernels.wraps(node.op.name) else 0
+    index, n = emit.contiguous(positions), count(emit.shape(positions))
+    emit.record(gather_kernels.bounds_kernel(), number, n, index, emit.error, least, size)
+
+
+def _out_of_bounds(node: Any, position: int, size: int) -> Exception:
+    text = f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}"
+    return IndexError(text)
+
+
+POSITIONS = Fault(1, _check_positions, _out_of_bounds)
+
+
 def _take_lower(name: str) -> Any:
     def lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> None:
         index, frame = _positions(emit, operands[0], operands[1], dim)
@@ -614,7 +631,7 @@ def _taking(name: str, label: str | None = None) -> ArrayOperation:
         _take_lower(name),
         lambda g, y, a, b, dim: (index_add(full_like(a, 0.0), b, g, attrs=dim), None),
         label,
-        fallible=True,
+        fallible=POSITIONS,
     )
 
 
@@ -624,7 +641,7 @@ index_add = ArrayOperation(
     _upon_infer,
     _upon_lower("index_add"),
     lambda g, y, a, b, c, dim: (g, None, index(g, b, attrs=dim)),
-    fallible=True,
+    fallible=POSITIONS,
     in_place=True,
 )
 index_put: ArrayOperation = ArrayOperation(  # positions given twice: the last one wins
@@ -632,7 +649,7 @@ index_put: ArrayOperation = ArrayOperation(  # positions given twice: the last o
     _upon_infer,
     _upon_lower("index_put"),
     lambda g, y, a, b, c, dim: (index_put(g, b, full_like(g, 0.0, c.shape), attrs=dim), None, index(g, b, attrs=dim)),
-    fallible=True,
+    fallible=POSITIONS,
     in_place=True,
 )
 
@@ -655,14 +672,14 @@ gather = ArrayOperation(
     _gather_infer,
     _gather_lower,
     lambda g, y, a, b, dim: (scatter_add(full_like(a, 0.0), b, g, attrs=dim), None),
-    fallible=True,
+    fallible=POSITIONS,
 )
 scatter_add: ArrayOperation = ArrayOperation(
     "scatter_add",
     _upon_infer,
     _upon_lower("scatter_add"),
     lambda g, y, a, b, c, dim: (g, None, gather(g, b, attrs=dim)),
-    fallible=True,
+    fallible=POSITIONS,
     in_place=True,
 )
 scatter: ArrayOperation = ArrayOperation(
@@ -670,9 +687,40 @@ scatter: ArrayOperation = ArrayOperation(
     _upon_infer,
     _upon_lower("scatter"),
     lambda g, y, a, b, c, dim: (scatter(g, b, full_like(g, 0.0, c.shape), attrs=dim), None, gather(g, b, attrs=dim)),
-    fallible=True,
+    fallible=POSITIONS,
     in_place=True,
 )
+
+
+# ---- divisors
+
+
+def _check_divisor(emit: Any, node: Any, number: int) -> None:
+    operand = node.operands[0]
+    n = count(emit.shape(operand))
+    emit.record(division.zeros_kernel(emit.code(operand)), number, n, emit.contiguous(operand), emit.error, 0, 0)
+
+
+def _divisor_lower(emit: Any, y: int, operands: tuple[int, ...], name: str) -> None:
+    _check_divisor(emit, emit.entries[y], emit.failing_number(emit.entries[y]))
+    emit.upon(y, operands[0])
+
+
+divisor = ArrayOperation(  # an integer divisor, none of which may be zero; attrs: the name of the division
+    "divisor",
+    lambda metas, name: (metas[0].shape, metas[0].dtype),
+    _divisor_lower,
+    None,
+    fallible=Fault(0, _check_divisor, lambda node, position, _: zero_division(node.attrs, f" at element {position}")),
+    in_place=True,
+)
+
+
+def zero_division(name: str, where: str = "") -> RuntimeError:
+    """The error of an integer division by zero."""
+    return RuntimeError(
+        f"ZeroDivisionError: {name}: an integer is divided by zero{where}; divide floats, or mask the zeros"
+    )
 
 
 # ---- random numbers; operands: seed, offset and two parameters, all Python numbers; attrs: (shape, dtype)

@@ -25,15 +25,18 @@ from .symbol import (
     expm1,
     floor,
     floordiv,
+    fmod_,
     hypot,
     log,
     log1p,
     log2,
     log10,
     logsigmoid,
+    lshift,
     modulo,
     pow_,
     round_,
+    rshift,
     sigmoid,
     sin,
     sinh,
@@ -42,6 +45,7 @@ from .symbol import (
     tan,
     tanh,
     trunc,
+    truncdiv,
     where,
     zero,
 )  # fmt: skip
@@ -91,6 +95,10 @@ floor_divide = elementwise(
 remainder = elementwise(
     "remainder", lambda a, b: modulo(a, b), lambda g, y, a, b: (g, -g * floor_divide(a, b)), types="number"
 )
+trunc_divide = elementwise(
+    "trunc_divide", lambda a, b: truncdiv(a, b), lambda g, y, a, b: (zero(g), zero(g)), types="number", label="Div"
+)
+fmod = elementwise("fmod", lambda a, b: fmod_(a, b), lambda g, y, a, b: (g, -g * trunc_divide(a, b)), types="number")
 
 # signs and choices; at a tie, and where an operand is NaN, the gradients are PyTorch's
 abs = elementwise("abs", lambda a: abs_(a), lambda g, y, a: (g * sign(a),), types="number")
@@ -272,3 +280,5 @@ truth = elementwise("truth", lambda a: a != 0, types="test", label="Bool")
 bitwise_and = elementwise("bitwise_and", lambda a, b: a & b, types="bits")
 bitwise_or = elementwise("bitwise_or", lambda a, b: a | b, types="bits")
 bitwise_xor = elementwise("bitwise_xor", lambda a, b: a ^ b, types="bits")
+bitwise_left_shift = elementwise("bitwise_left_shift", lambda a, b: lshift(a, b), types="bits number")
+bitwise_right_shift = elementwise("bitwise_right_shift", lambda a, b: rshift(a, b), types="bits number")

@@ -100,7 +100,7 @@ class Symbol:
 
 class Function:
     """A scalar function of the vocabulary; `source` is its text with `{0}, {1}` for the arguments and `{t}` for f32 or f64,
-    `integer` the same for integers where it differs."""
+    `integer` the same for integers where it differs, with `{bits}` for how many they have."""
 
     def __init__(self, name: str, source: str, numpy: Callable[..., Any], integer: str | None = None) -> None:
         self.name = name
@@ -116,7 +116,8 @@ class Function:
             names = frozenset().union(*(p.names for p in parts))
             kind = {"f4": "f32", "f8": "f64"}.get(symbol.code)
             source = self.source if kind else self.integer
-            return Symbol(source.format(*[p.text for p in parts], t=kind), names, symbol.code)
+            bits = 8 * int(symbol.code[1])
+            return Symbol(source.format(*[p.text for p in parts], t=kind, bits=bits), names, symbol.code)
         if any(hasattr(x, "_at") for x in args):
             assert self.tensor is not None
             return self.tensor(*args)
@@ -151,6 +152,10 @@ def _where(c: Any, a: Any, b: Any) -> Any:
     return np.where(c, a, b)
 
 
+def _truncated_quotient(a: Any, b: Any) -> Any:
+    return (a - np.fmod(a, b)) // b if np.result_type(a, b).kind in "iu" else np.trunc(a / b)
+
+
 exp = _vmath("exp", np.exp)
 exp2 = _vmath("exp2", np.exp2)
 expm1 = _vmath("expm1", np.expm1)
@@ -176,8 +181,14 @@ erf = _vmath("erf", _scipy("erf"))
 erfc = _vmath("erfc", _scipy("erfc"))
 erfinv = _vmath("erfinv", _scipy("erfinv"))
 pow_ = _function("pow", "vmath.pow_{t}({0}, {1})", np.power, "division.power({0}, {1})")
-floordiv = _function("floordiv", "division.floor_divide_{t}({0}, {1})", np.floor_divide, "({0} // {1})")
+floordiv = _function("floordiv", "division.floor_divide_{t}({0}, {1})", np.floor_divide, "division.quotient({0}, {1})")
 modulo = _function("modulo", "division.remainder({0}, {1})", np.mod, "({0} % {1})")
+truncdiv = _function(
+    "truncdiv", "native.trunc({0} / {1})", _truncated_quotient, "division.truncated_quotient({0}, {1})"
+)
+fmod_ = _function("fmod", "division.fmod({0}, {1})", np.fmod, "division.truncated_remainder({0}, {1})")
+lshift = _function("lshift", "", np.left_shift, "division.left_shift({0}, {1}, {bits})")
+rshift = _function("rshift", "", np.right_shift, "division.right_shift({0}, {1}, {bits})")
 zero = _function("zero", "0 * {0}", np.zeros_like)
 sigmoid = _vmath("sigmoid", _scipy("expit"))
 softplus = _vmath("softplus", lambda a: np.logaddexp(a, 0))

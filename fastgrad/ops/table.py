@@ -27,7 +27,7 @@ class Operation:
     """One row."""
 
     kind = "array"
-    fallible = False  # whether its kernel may find an error
+    fallible: Fault | None = None  # the error that its kernel may find
 
     def __init__(self, name: str, gradient: Callable[..., Any] | None, label: Label) -> None:
         if name in OPERATIONS:
@@ -92,7 +92,7 @@ class Elementwise(Operation):
     `types` says what it computes in: "any" the promoted type, "float" a floating-point type, "compare" the promoted type with
     a bool result, "logical" bool operands and result, "test" one operand with a bool result, "where" (bool, promoted,
     promoted), "scaled" (promoted, promoted, a number in their type), "count" the promoted type with bool as int64. The others
-    are the promoted type and refuse what PyTorch refuses: "number" bool, "signed" (and "scaled signed") any bool operand, "bits" floats.
+    are the promoted type and refuse what PyTorch refuses: "number" bool, "signed" (and "scaled signed") any bool operand, "bits" floats, "bits number" both.
     `neutral_ones` are the operands that, where they are 1, make the result the other operand, bit for bit.
     """
 
@@ -138,7 +138,7 @@ class Elementwise(Operation):
             return dtypes.bool_
         if types == "count" and common is dtypes.bool_:
             return dtypes.int64
-        if (types == "number" and common is dtypes.bool_) or (types == "bits" and common.category == FLOAT):
+        if ("number" in types and common is dtypes.bool_) or ("bits" in types and common.category == FLOAT):
             raise NotImplementedError(f'"{self.name}" not implemented for {common}; convert the operands first')
         if "signed" in types and any([m.dtype is dtypes.bool_ for m in metas]):
             raise RuntimeError(
@@ -241,11 +241,24 @@ class View(Operation):
         return tape.extend(tr, key, self, slots, attrs, shape, m.dtype, self.differentiable(tr, metas, m.dtype))
 
 
+class Fault:
+    """What may be wrong with the values of an operand, which shows only when the program runs.
+
+    `operand` is its place among the operands; `check(emit, node, number)` writes a record that puts `number + 1` and two more words
+    into the error cell if something is wrong; `error(node, word, word)` is the exception that tells it, without its line.
+    """
+
+    def __init__(
+        self, operand: int, check: Callable[[Any, Any, int], None], error: Callable[[Any, int, int], Exception]
+    ) -> None:
+        self.operand, self.check, self.error = operand, check, error
+
+
 class ArrayOperation(Operation):
     """An operation with a kernel of its own.
 
     `infer(metas, attrs)` gives shape and dtype or raises; `lower(emit, y, operands, attrs)` writes its records with the
-    planner's assembler; `promote` converts the operands to their common type first; `fallible` kernels may report an error;
+    planner's assembler; `promote` converts the operands to their common type first; `fallible` says what error its kernel may report;
     `in_place` ones build y upon their first operand's memory when that is no longer needed.
     """
 
@@ -257,7 +270,7 @@ class ArrayOperation(Operation):
         gradient: Callable[..., Any] | None,
         label: Label = None,
         promote: bool = False,
-        fallible: bool = False,
+        fallible: Fault | None = None,
         in_place: bool = False,
     ) -> None:
         super().__init__(name, gradient, label)

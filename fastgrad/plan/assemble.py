@@ -15,7 +15,6 @@ from typing import Any
 from .. import recording as tape
 from ..kernels import copy as copy_kernels
 from ..kernels import elementwise as elementwise_kernels
-from ..kernels import gather as gather_kernels
 from ..kernels import pool
 from ..kernels.build import build, lookup
 from ..kernels.sweep import RECORD_BYTES, WORDS
@@ -424,10 +423,10 @@ class Assembler:
 
     def fallible(self, kernel: int, y: Reference, a: Reference, index: Reference, table: int, source: Any) -> None:
         """Write a record whose kernel may report an error."""
-        number = self._failing_number(self._node)
+        number = self.failing_number(self._node)
         self.record(kernel, number, y, a, index, table, self.error, source)
 
-    def _failing_number(self, node: Any) -> int:
+    def failing_number(self, node: Any) -> int:
         """By what a record names its entry when it reports an error."""
         if self.error_cell is None:
             self.error_cell, self.error = self.words.block(3)
@@ -436,15 +435,10 @@ class Assembler:
         return number
 
     def _check(self, slots: Sequence[int]) -> None:
-        """Write records that check the positions of entries; what follows them is executed if nothing was wrong."""
+        """Write records that check operands of entries; what follows them is executed if nothing was wrong."""
         for slot in slots:
             node = self.entries[slot]
-            base, positions = node.operands[:2]
-            n, size = self.entries[positions].numel, self.entries[base].shape[node.attrs]
-            index = self.contiguous(positions)
-            number = self._failing_number(node)
-            least = -size if gather_kernels.wraps(node.op.name) else 0
-            self.record(gather_kernels.bounds_kernel(), number, n, index, self.error, least, size)
+            node.op.fallible.check(self, node, self.failing_number(node))
         self._end_scratch()
         self.split = len(self.records)
         self.checks_first = True
@@ -509,8 +503,8 @@ class Assembler:
     # ---- the whole
 
     def assemble(self, units: list[Any], fallible: Sequence[int] = (), rest: Sequence[list[int]] = ()) -> None:
-        """Write all records: the units, then what hands results over and lands values in leaves' memory. The units make the
-        positions of the `fallible` entries; these are checked before the `rest` of the units lands anything."""
+        """Write all records: the units, then what hands results over and lands values in leaves' memory. The units make what
+        may be wrong with the `fallible` entries; these are checked before the `rest` of the units lands anything."""
         section = self.section
         self.lands = {}
         for leaf, value in section.writes.items():

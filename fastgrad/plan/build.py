@@ -64,7 +64,7 @@ def _planned(section: Section, tier: int | None, guarded: bool) -> Program:
 
 def _assembled(section: Section, rolled: Rolled | None, tier: int | None, guarded: bool) -> Assembler:
     entries = section.entries
-    fallible = [slot for slot in section.order if getattr(entries[slot].op, "fallible", False)]
+    fallible = [slot for slot in section.order if getattr(entries[slot].op, "fallible", None)]
     assembler = Assembler(section, guarded or bool(fallible), tier)
     for number, slot in enumerate(section.want):
         slot = section.flat(slot)
@@ -78,7 +78,7 @@ def _assembled(section: Section, rolled: Rolled | None, tier: int | None, guarde
             assembler.families.update(dict.fromkeys(family, family))
         assembler.assemble(units(section, rolled, group))
         return assembler
-    first = ancestors(section, [entries[slot].operands[1] for slot in fallible])
+    first = ancestors(section, [entries[slot].operands[entries[slot].op.fallible.operand] for slot in fallible])
     if fallible and not guarded and first.isdisjoint(fallible):
         before = section.part([slot for slot in section.order if slot in first])
         after = section.part([slot for slot in section.order if slot not in first])

@@ -291,9 +291,8 @@ class Program:
         self.error_cell[:] = 0
         node = self.lines[record - 1]
         where = f" (recorded at {node.line[0]}:{node.line[1]})" if node.line else ""
-        raise IndexError(
-            f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}{where}"
-        )
+        error = node.op.fallible.error(node, position, size)
+        raise type(error)(f"{error}{where}")
 
     def _pieces(self, start: int, end: int) -> None:
         while start < end:
