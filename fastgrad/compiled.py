@@ -241,19 +241,13 @@ class Compiled:
             del call_args, call_kwargs
             if capture.released is not None:
                 return self._unwatched(tr, key, capture, outputs)
-            capture.histories(flat)
             if capture.stores or structure != structure_version[0] or not capture.unchanged():
                 return self._kept_state(tr, key, capture, outputs)
             if any([isinstance(t, Tensor) and t._storage in capture.shared() for t in flat]):
                 tr.capture = None  # an argument that the function knows by name, too
                 flush(tr)
                 return stripped(outputs)
-            with tape.writing, tr.lock:
-                if capture.disturbed:  # another thread has written to what the call had read: right once, but no replay
-                    tr.capture = None
-                    flush(tr)
-                    return stripped(outputs)
-                return self._first(tr, key, capture, flat, outputs)
+            replay = Replay(tr, capture, flat, outputs)
         except Unanswerable as reason:
             capture.release(str(reason), capture.place)
             return self._unwatched(tr, key, capture, outputs)
@@ -267,14 +261,9 @@ class Compiled:
                 raise
             return stripped(outputs)
         except BaseException:
-            if tr.capture is not None:
-                tr.capture = None
-                flush(tr)
+            tr.capture = None
+            flush(tr)
             raise
-
-    def _first(self, tr: Any, key: Any, capture: Capture, flat: list[Any], outputs: Any) -> Any:
-        """Execute what a capture has recorded, and keep it as a replay."""
-        replay = Replay(tr, capture, flat, outputs)
         tr.capture = None
         made = replay.holders[: replay.n_outputs]
         try:
@@ -362,9 +351,11 @@ class Compiled:
         where = f" ({line[0]}:{line[1]})" if line else ""
         if not self._warned:
             self._warned = True
-            message = f"compile: {self._name} runs its Python in every call, because {reason}{where}"
-            file, number = tape.user_line() or ("<unknown>", 0)
-            warnings.warn_explicit(message, RuntimeWarning, file, number)
+            warnings.warn(
+                f"compile: {self._name} runs its Python in every call, because {reason}{where}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 class Bound:

@@ -24,6 +24,7 @@ from .recording import Signature, Storage, Trace, statistics
 from .tensor import Tensor
 
 _forced: list[int | None] = [None]
+FAILURES = (IndexError, RuntimeError, MemoryError)  # by which a run tells of a value that it can't compute
 VARIANTS = 16  # patterns of live tensors that one trace may have before all its tensors count as live
 
 
@@ -150,7 +151,7 @@ def flush(tr: Trace) -> None:
             return
         if not _again(tr):
             _flush(tr)
-    except (IndexError, MemoryError):
+    except FAILURES:
         if tr.epoch == epoch:
             _rescue(tr)
         raise
@@ -223,7 +224,8 @@ def _rescue(tr: Trace) -> None:
 
 
 def salvage(tr: Trace) -> None:
-    """After an entry has failed: what does not depend on it gets its value, and nothing is written to leaves' memory."""
+    """After an entry has failed: what does not depend on it gets its value, and is written where it was to be written. What was
+    written after a value that failed is not: memory, and a tensor that was written in place, has what it had before that."""
     drop_dead(tr)
     holders: list[Any] = []
     want: list[int] = []
@@ -232,19 +234,18 @@ def salvage(tr: Trace) -> None:
         storage = t._storage
         if t._at[0] != tr.epoch or (storage is not None and storage.array is not None):
             continue
-        slot = t._at[1] if storage is None else storage.at[1]
-        try:
-            compute(tr, [slot])
-        except (IndexError, MemoryError):
+        last = t._at[1] if storage is None else storage.at[1]
+        slot = _computable(tr, last, t, storage)
+        if slot is None:
             continue
         if storage is None or storage not in holders:
             holders.append(t if storage is None else storage)
             want.append(slot)
-        if t._meta.requires_grad and type(t._meta) is not Signature:
+        if slot == last and t._meta.requires_grad and type(t._meta) is not Signature:
             rooted.append(t)
     roots = [t._meta.slot for t in rooted]
+    ready = prepare(tr, want, roots, 0, _computable_writes(tr))
     tr.written = {}
-    ready = prepare(tr, want, roots, 0, {})
     kept = {id(holder) for holder in holders}
     lost = [t for t in tr.live if t._storage is None and id(t) not in kept]
     _perform(tr, ready, holders, rooted, roots)
@@ -253,6 +254,38 @@ def salvage(tr: Trace) -> None:
             t._meta = t._meta.signature
     for t in lost:
         t._at = tape.STALE
+
+
+def _computable(tr: Trace, slot: int | None, t: Tensor, storage: Storage | None) -> int | None:
+    """The newest value of a tensor that can be computed: the one in a slot, or one from before it was written in place."""
+    seen: set[int] = set()
+    while slot is not None and slot not in seen:
+        try:
+            compute(tr, [slot])
+        except FAILURES:
+            seen.add(slot)
+            slot = tr.before.get((id(storage), slot), tr.before.get((id(t), slot)))
+        else:
+            return slot
+    return None
+
+
+def _computable_writes(tr: Trace) -> dict[int, int]:
+    """For every leaf that is written, the newest value that can be computed, if there is one."""
+    found: dict[int, int] = {}
+    failed: set[int] = set()
+    node: Any = tr.real
+    while node is not None:
+        if node.op is tape.WRITE and node.operands[0] not in found:
+            leaf, slot = node.operands
+            if slot not in failed:
+                try:
+                    compute(tr, [slot])
+                    found[leaf] = slot
+                except FAILURES:
+                    failed.add(slot)
+        node = node.parent
+    return dict(reversed(list(found.items())))
 
 
 def abandon(tr: Trace) -> None:

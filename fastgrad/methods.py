@@ -70,7 +70,7 @@ class Methods:
     clamp, clip, clamp_min, clamp_max = pointwise.clamp, pointwise.clamp, pointwise.clamp_min, pointwise.clamp_max
     lerp, addcmul, addcdiv = pointwise.lerp, pointwise.addcmul, pointwise.addcdiv
     isclose, allclose, equal = pointwise.isclose, pointwise.allclose, pointwise.equal
-    bitwise_not = pointwise.invert
+    bitwise_not = pointwise.bitwise_not
 
     sum, mean, prod = reductions.sum, reductions.mean, reductions.prod
     max, min, amax, amin = reductions.max, reductions.min, reductions.amax, reductions.amin

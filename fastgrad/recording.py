@@ -190,7 +190,7 @@ class Trace:
     """What one thread is recording."""
 
     __slots__ = (
-        "__weakref__", "addresses", "apart", "arena", "aside", "capture", "constants", "draft", "eager", "entered", "epoch", "functions",
+        "__weakref__", "addresses", "apart", "arena", "aside", "before", "capture", "constants", "draft", "eager", "entered", "epoch", "functions",
         "grad_enabled", "hooks", "inference", "kinds", "known", "leaves", "lengthened", "limit", "live", "lock", "longest", "mark", "node",
         "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
     )  # fmt: skip
@@ -213,6 +213,8 @@ class Trace:
         self.kinds: Any = None  # what this thread's drafts know of operations
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
         self.constants: dict[Any, Node] = {}  # constants, and numbers' conversions, that a new stretch may use again
+        # (id of a tensor or storage that has no memory yet, slot written to it) -> the slot that it had before
+        self.before: dict[tuple[int, int], int] = {}
         self.path: list[Node] = []  # entries by slot, completed when somebody asks
         self.released: set[int] = set()  # entries whose saved values a backward has given up
         self.hooks: dict[int, Any] = {}  # slot -> (pending tensors that carry hooks or want their gradient kept)
@@ -242,6 +244,8 @@ class Trace:
         self.sources: dict[int, Any] = {}  # slot -> leaf, or (graph, slot): where a gradient leaves the trace
         self.entered: dict[Storage, int] = {}  # storage -> slot of its present value
         self.written: dict[Storage, int] = {}  # storages that a write of this trace changes -> first slot
+        if self.before:
+            self.before = {}
         if self.path:
             self.path = []
         if self.constants:

@@ -71,7 +71,7 @@ def kernel(record):
 
 # name -> (by element?, negative positions?, what is done with element `far` of the big array and `near` of the small one)
 _MOVES = {
-    "take": (False, False, "y[near + i] = a[far + i]"),
+    "index_select": (False, False, "y[near + i] = a[far + i]"),
     "index": (False, True, "y[near + i] = a[far + i]"),
     "index_add": (False, True, "y[far + i] += source[near + i]"),
     "index_put": (False, True, "y[far + i] = source[near + i]"),
@@ -86,6 +86,11 @@ def bounds_kernel() -> int:
     return build(_BOUNDS)
 
 
+def by_element(name: str) -> bool:
+    """Whether an operation has a position for every element."""
+    return _MOVES[name][0]
+
+
 def wraps(name: str) -> bool:
     """Whether an operation's negative positions count from the end."""
     return _MOVES[name][1]
@@ -93,9 +98,9 @@ def wraps(name: str) -> bool:
 
 def gather_kernel(name: str, dtype: str) -> int:
     """The kernel of an operation in `_MOVES`; the adding and putting ones change y in place."""
-    by_element, wraps, move = _MOVES[name]
+    each, wraps, move = _MOVES[name]
     check = _WRAP + _CHECK if wraps else _CHECK
-    if by_element:
+    if each:
         body = _BY_ELEMENT.format(check=check.format(indent=" " * 16, index="index[near]"), move=move)
     else:
         body = _BY_POSITION.format(check=check.format(indent=" " * 12, index="index[j]"), move=move)

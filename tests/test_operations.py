@@ -465,7 +465,7 @@ def calls() -> dict[str, list[Call]]:
             (lambda v, b: v @ b, lambda v, b: v @ b, [v, b]), (lambda v: v @ v, lambda v: v @ v, [v]),
             (lambda b, o: b @ o, lambda b, o: b @ o, [batch, other]), (lambda a: a.T @ a, lambda a: a.T @ a, [a]),
         ],
-        "take": [(lambda a: a.index_select(0, i), lambda a: a[i.numpy()], [a])],
+        "index_select": [(lambda a: a.index_select(0, i), lambda a: a[i.numpy()], [a])],
         "index": [
             (lambda a: a[i], lambda a: a[i.numpy()], [a]),
             (lambda a: a[:, index(3, 3, 0)], lambda a: a[:, [3, 3, 0]], [a]),

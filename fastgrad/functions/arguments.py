@@ -75,6 +75,15 @@ def integer(name: str, role: str, value: Any) -> int:
         raise TypeError(f"{name}(): argument '{role}' must be int, not {type_of(value)}") from None
 
 
+def flag(name: str, role: str, value: Any) -> bool:
+    """A truth value from a bool, Python's or NumPy's."""
+    if value is True or value is False:
+        return value
+    if type_of(value) in ("bool", "bool_"):  # NumPy's
+        return bool(value)
+    raise TypeError(f"{name}(): argument '{role}' must be bool, not {type_of(value)}")
+
+
 def fit(name: str, value: Any, kind: dtype) -> Any:
     """A Python number that a dtype is to hold; RuntimeError if it cannot. Unsigned types take negative integers modulo 2**bits."""
     if isinstance(value, tape.TENSOR):

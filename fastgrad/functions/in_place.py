@@ -68,6 +68,7 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         value_node = tr.entries()[value_slot]
     storage = t._storage
     if storage is None and t._at[0] == tr.epoch:
+        tr.before.setdefault((id(t), value_slot), t._at[1])
         _rebind(tr, t, value_node)
         t._writes += 1
         return t
@@ -118,6 +119,7 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
         tape.mark(tr, (tape.WRITE.code, tr.written[storage], made), tape.WRITE, (tr.written[storage], made))
         tr.entered[storage] = made
     else:
+        tr.before.setdefault((id(storage), made), current)
         storage.at = (tr.epoch, made)
         storage.version += 1
     related = tr.entries()[made].requires_grad

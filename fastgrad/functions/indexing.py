@@ -16,6 +16,7 @@ from .. import recording as tape
 from ..dispatch import as_number, tensor_operand
 from ..dtypes import INTEGER, bool_, int64
 from ..ops import arrays
+from ..ops.table import broadcast
 from ..recording import count
 from .arguments import fit, type_of
 from .creation import as_tensor, wrap
@@ -305,5 +306,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask is true, as a vector. Observes the mask."""
     tensor_operand(input, "masked_select")
     tensor_operand(mask, "masked_select")
-    shape = np.broadcast_shapes(tuple(input.shape), tuple(mask.shape))
+    if mask.dtype is not bool_:
+        raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.dtype}")
+    shape = broadcast("masked_select", [input.shape, mask.shape])
     return getitem(input.expand(shape), mask.expand(shape))

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import recording as tape
 from ..dispatch import tensor_operand
+from ..dtypes import FLOAT, bool_
 from ..ops import arrays
 from .arguments import integer, numpy_names
 from .creation import as_tensor, wrap
@@ -27,6 +28,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     dim, k = wrap_dim("topk", dim, input.ndim), integer("topk", "k", k)
     if not 0 <= k <= (input.shape[dim] if input.ndim else 1):
         raise RuntimeError("selected index k out of range")
+    if input.dtype is bool_:
+        raise RuntimeError("topk: does not support bool tensors; convert the input with .int()")
     if not input.ndim:
         return sort(input, dim)
     positions = argsort(input, dim, largest, True)
@@ -80,5 +83,17 @@ def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = No
     if dim is None:
         input, dim = input.reshape(-1), 0
     dim = wrap_dim("repeat_interleave", dim, input.ndim)
-    times = repeats.detach().numpy() if isinstance(repeats, tape.TENSOR) else repeats
-    return index_select(input, dim, as_tensor(np.repeat(np.arange(input.shape[dim]), times)))
+    size = input.shape[dim] if input.ndim else 1
+    if isinstance(repeats, tape.TENSOR):
+        if repeats.dtype.category == FLOAT or repeats.dtype is bool_:
+            raise RuntimeError(f"repeat_interleave: repeats has to be Long or Int tensor, got {repeats.dtype}")
+        times = repeats.detach().numpy()
+        if times.ndim > 1 or times.size not in (1, size):
+            raise RuntimeError(
+                f"repeat_interleave: repeats must have the same size as input along dim, but got {times.size} for {size}"
+            )
+    else:
+        times = np.asarray(integer("repeat_interleave", "repeats", repeats))
+    if times.size and times.min() < 0:
+        raise RuntimeError("repeat_interleave: repeats can not be negative")
+    return index_select(input, dim, as_tensor(np.repeat(np.arange(size), times)))

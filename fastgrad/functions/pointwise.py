@@ -52,7 +52,12 @@ logsigmoid = unary(e.logsigmoid_op)
 
 def _is_whole(x: Any) -> bool:
     """Whether a tensor or number is of an integer type."""
-    return x._meta.dtype.category < FLOAT if isinstance(x, tape.TENSOR) else isinstance(as_number(x), int)
+    return x._meta.dtype.category < FLOAT if isinstance(x, tape.TENSOR) else isinstance(x, int)
+
+
+def _held_as(value: int, kind: dtype) -> int:
+    """What an integer becomes in a dtype of integers, up to its sign; beside booleans it stays what it is."""
+    return value if kind.category == BOOL else value % 2 ** (8 * kind.itemsize)
 
 
 def division(
@@ -62,12 +67,15 @@ def division(
     plain = binary(op, swapped, otherwise and (lambda _, input, other: otherwise(record, input, other)))
 
     def record(input: Any, other: Any) -> Any:
-        left, right = (other, input) if swapped else (input, other)
+        left, right = [
+            x if isinstance(x, tape.TENSOR) or (number := as_number(x)) is None else number
+            for x in ((other, input) if swapped else (input, other))
+        ]
         if not (_is_whole(left) and _is_whole(right)) or (isinstance(left, tape.TENSOR) and left._meta.numel == 0):
             return plain(input, other)
         if isinstance(right, tape.TENSOR):
             right = tape.apply(arrays.divisor, (right,), op.name)
-        elif right == 0:
+        elif _held_as(right, left._meta.dtype) == 0:
             raise arrays.zero_division(op.name)
         return plain(right, left) if swapped else plain(left, right)
 
@@ -204,6 +212,8 @@ def power(record: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
                 return _mul(input, exponent)
             elif exponent < 0 and isinstance(exponent, int):
                 raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
+            else:
+                _held("pow", "exponent", exponent, input)
         return record(input, exponent)
 
     return pow
@@ -355,4 +365,8 @@ def invert(input: Tensor) -> Tensor:
     return bitwise_xor(input, 255 if input.dtype.name == "uint8" else -1)
 
 
-bitwise_not = invert
+def bitwise_not(input: Tensor) -> Tensor:
+    """Not for bool, the bits' complement for integers."""
+    if tensor_operand(input, "bitwise_not").dtype.category == FLOAT:
+        raise NotImplementedError(f'"bitwise_not" not implemented for {input.dtype}; convert the operands first')
+    return invert(input)

@@ -99,7 +99,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
         if index.numel() != 1:
             raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)")
         return index_select(input.reshape(1), dim, index).reshape(())
-    return tape.apply(arrays.take, (input, index.reshape(-1)), wrap_dim("index_select", dim, input.ndim))
+    return tape.apply(arrays.index_select, (input, index.reshape(-1)), wrap_dim("index_select", dim, input.ndim))
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -114,6 +114,8 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     tensor_operand(input, "gather")
     index = _positions("gather", index)
     dim = wrap_dim("gather", dim, input.ndim)
+    if 0 in index.shape:
+        return input.new_empty(index.shape)
     if input.ndim * index.ndim == 0 and input.ndim + index.ndim < 2:  # a number is a vector of one
         return gather(_vector(input), dim, _vector(index)).reshape(index.shape)
     return tape.apply(arrays.gather, (_fitted("gather", input, dim, index), index), dim)

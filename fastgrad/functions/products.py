@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
 from ..ops import arrays, elementwise
+from .arguments import integer
 from .reductions import sum as sum_
+from .reductions import wrap_dim
+from .views import view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -157,25 +160,16 @@ def trace(input: Tensor) -> Tensor:
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """A view of a diagonal."""
-    tensor_operand(input, "diagonal")
-    from .reductions import wrap_dim
-    from .views import strides_of, view
+    """A view of a diagonal, `offset` columns to the right of the main one, as the last dimension.
 
-    n = input.ndim
+    IndexError for a dimension that isn't there, RuntimeError if rows and columns are one dimension.
+    """
+    n = tensor_operand(input, "diagonal").ndim
+    offset = integer("diagonal", "offset", offset)
     dim1, dim2 = wrap_dim("diagonal", dim1, n), wrap_dim("diagonal", dim2, n)
-    rows, columns = input.shape[dim1], input.shape[dim2]
-    length = max(min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns), 0)
-    base = input if input._strides is None else input.contiguous()
-    strides = strides_of(base)
-    start = offset * strides[dim2] if offset >= 0 else -offset * strides[dim1]
-    rest = [i for i in range(n) if i not in (dim1, dim2)]
-    geometry = (
-        (*[input.shape[i] for i in rest], length),
-        (*[strides[i] for i in rest], strides[dim1] + strides[dim2]),
-        start if length else 0,
-    )
-    return view(base, arrays.as_strided, geometry)  # type: ignore[return-value]
+    if dim1 == dim2:
+        raise RuntimeError(f"diagonal: dimensions cannot be identical {dim1}, {dim2} (shape {list(input.shape)})")
+    return view(input, arrays.diagonal, (offset, dim1, dim2))  # type: ignore[return-value]
 
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
-from ..dtypes import FLOAT, bool_, dtype, int64, uint8
+from ..dtypes import FLOAT, bool_, dtype, int64, to_dtype, uint8
 from ..ops import arrays, elementwise
 from ..ops.table import CONVERT
-from .arguments import integer, numpy_names
+from .arguments import flag, integer, number, numpy_names
 from .pointwise import exp, log, sqrt, where
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def _reduce(op: Any, name: str, input: Tensor, dim: Dims, keepdim: bool) -> Tens
 
 
 def _number_type(input: Tensor, wanted: dtype | None) -> Tensor:
-    wanted = wanted or (int64 if input.dtype.category != FLOAT else input.dtype)
+    if wanted is None:
+        wanted = int64 if input.dtype.category != FLOAT else input.dtype
+    else:
+        wanted = to_dtype(wanted)
     return input if input.dtype is wanted else tape.apply(CONVERT, (input,), wanted)
 
 
@@ -103,6 +106,13 @@ def _prod(input: Tensor, dim: Any, keepdim: bool, dtype: Any) -> Tensor:
     return _reduce(arrays.prod, "prod", _number_type(input, dtype), dim, keepdim)
 
 
+def _kept(name: str, keepdim: Any, keepdims: Any = False) -> bool:
+    """Whether dimensions stay with size 1, given under PyTorch's or NumPy's name."""
+    if keepdim is False and keepdims is False:
+        return False
+    return flag(name, "keepdim", keepdim) or flag(name, "keepdims", keepdims)
+
+
 def _dims(dim: Any, axis: Any = None) -> Any:
     """Dimensions given under PyTorch's or NumPy's name, as a part of a key."""
     if axis is not None:
@@ -136,7 +146,7 @@ def sum(
     """
     if dim is None and axis is None and not keepdim and not keepdims:
         return _sum_all(tensor_operand(input, "sum"), dtype)
-    return _sum(tensor_operand(input, "sum"), _dims(dim, axis), keepdim or keepdims, dtype)
+    return _sum(tensor_operand(input, "sum"), _dims(dim, axis), _kept("sum", keepdim, keepdims), dtype)
 
 
 def mean(
@@ -151,7 +161,7 @@ def mean(
     """The mean over dimensions (all by default)."""
     if dim is None and axis is None and not keepdim and not keepdims:
         return _mean_all(input if isinstance(input, tape.TENSOR) else tensor_operand(input, "mean"), dtype)
-    return _mean(tensor_operand(input, "mean"), _dims(dim, axis), keepdim or keepdims, dtype)
+    return _mean(tensor_operand(input, "mean"), _dims(dim, axis), _kept("mean", keepdim, keepdims), dtype)
 
 
 def prod(
@@ -161,7 +171,7 @@ def prod(
     """The product over a dimension (all by default)."""
     if dim is None and axis is None and not keepdim and not keepdims:
         return _prod_all(tensor_operand(input, "prod"), dtype)
-    return _prod(tensor_operand(input, "prod"), _one_dim("prod", dim, axis), keepdim or keepdims, dtype)
+    return _prod(tensor_operand(input, "prod"), _one_dim("prod", dim, axis), _kept("prod", keepdim, keepdims), dtype)
 
 
 @composite("Amax")
@@ -178,14 +188,14 @@ def amax(
     input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False
 ) -> Tensor:
     """The largest elements over dimensions; equal ones share the gradient."""
-    return _amax(tensor_operand(input, "amax"), _dims(dim, axis), keepdim or keepdims)
+    return _amax(tensor_operand(input, "amax"), _dims(dim, axis), _kept("amax", keepdim, keepdims))
 
 
 def amin(
     input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False
 ) -> Tensor:
     """The smallest elements over dimensions; equal ones share the gradient."""
-    return _amin(tensor_operand(input, "amin"), _dims(dim, axis), keepdim or keepdims)
+    return _amin(tensor_operand(input, "amin"), _dims(dim, axis), _kept("amin", keepdim, keepdims))
 
 
 def _along(input: Tensor, dim: int, keepdim: bool, largest: bool) -> tuple[Tensor, Tensor]:
@@ -242,7 +252,7 @@ def _max_or_min(input: Any, args: tuple[Any, ...], kwargs: dict[str, Any], large
             )
         return (_max_all if largest else _min_all)(input)
     keepdim = kwargs.get("keepdim", kwargs.get("keepdims", args[1] if len(args) > 1 else False))
-    return Extreme(*(_max_along if largest else _min_along)(input, integer(name, "dim", dim), bool(keepdim)))
+    return Extreme(*(_max_along if largest else _min_along)(input, integer(name, "dim", dim), _kept(name, keepdim)))
 
 
 def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -270,14 +280,18 @@ def argmax(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
 ) -> Tensor:
     """The position of the first largest element, in the flattened tensor or along a dimension."""
-    return _arg(tensor_operand(input, "argmax"), _one_dim("argmax", dim, axis), keepdim or keepdims, True)
+    return _arg(
+        tensor_operand(input, "argmax"), _one_dim("argmax", dim, axis), _kept("argmax", keepdim, keepdims), True
+    )
 
 
 def argmin(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
 ) -> Tensor:
     """The position of the first smallest element, in the flattened tensor or along a dimension."""
-    return _arg(tensor_operand(input, "argmin"), _one_dim("argmin", dim, axis), keepdim or keepdims, False)
+    return _arg(
+        tensor_operand(input, "argmin"), _one_dim("argmin", dim, axis), _kept("argmin", keepdim, keepdims), False
+    )
 
 
 @composite("Var")
@@ -297,6 +311,8 @@ from builtins import max as builtin_max  # noqa: E402
 def _correction(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float, bool]:
     if unknown := kwargs.keys() - {"dim", "axis", "unbiased", "keepdim", "keepdims", "correction"}:
         raise TypeError(f"{name}() got an unexpected keyword argument '{unknown.pop()}'")
+    if (args and kwargs.keys() & {"dim", "axis"} and type(args[0]) is not bool) or kwargs.keys() >= {"dim", "axis"}:
+        raise TypeError(f"{name}() takes a dimension once")
     dim = kwargs.get("dim", kwargs.get("axis"))
     unbiased = kwargs.get("unbiased", True)
     keepdim = kwargs.get("keepdim", kwargs.get("keepdims", False))
@@ -310,7 +326,7 @@ def _correction(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
         if rest:
             keepdim = rest.pop(0)
     correction = kwargs.get("correction", 1 if unbiased else 0)
-    return _dims(dim), 1 if correction is None else correction, keepdim
+    return _dims(dim), 1 if correction is None else correction, _kept(name, keepdim)
 
 
 def var(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -338,19 +354,19 @@ def std(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def _all(input: Tensor, dim: Any, keepdim: bool, every: bool) -> Tensor:
     truth = input if input.dtype is bool_ else elementwise.truth(input)
     count = tape.apply(CONVERT, (truth if not every else elementwise.logical_not(truth),), int64)
-    found = _reduce(arrays.sum, "all" if every else "any", count, dim, keepdim)
+    found = count if dim == () else _reduce(arrays.sum, "all" if every else "any", count, dim, keepdim)
     result = found == 0 if every else found != 0
     return tape.apply(CONVERT, (result,), uint8) if input.dtype is uint8 else result
 
 
 def all(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
     """Whether all elements are true."""
-    return _all(tensor_operand(input, "all"), _dims(dim, axis), keepdim or keepdims, True)
+    return _all(tensor_operand(input, "all"), _dims(dim, axis), _kept("all", keepdim, keepdims), True)
 
 
 def any(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> Tensor:
     """Whether any element is true."""
-    return _all(tensor_operand(input, "any"), _dims(dim, axis), keepdim or keepdims, False)
+    return _all(tensor_operand(input, "any"), _dims(dim, axis), _kept("any", keepdim, keepdims), False)
 
 
 @composite("Logsumexp")
@@ -371,13 +387,23 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
         from ..dtypes import get_default_dtype
 
         input = input.to(get_default_dtype())
-    return _logsumexp(input, _dims(dim), keepdim)
+    return _logsumexp(input, _dims(dim), _kept("logsumexp", keepdim))
 
 
 @numpy_names
 def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The p-norm over dimensions: "fro" or 2, 1, inf, -inf, 0 or any power."""
-    return _norm(tensor_operand(input, "norm"), 2.0 if p == "fro" or p is None else float(p), _dims(dim), keepdim)
+    """The p-norm over dimensions: "fro" or 2, 1, inf, -inf, 0 or any power.
+
+    RuntimeError for integers and booleans, and for another text than "fro".
+    """
+    if tensor_operand(input, "norm").dtype.category != FLOAT:
+        raise RuntimeError(
+            f"norm: expected a floating point tensor as input, got {input.dtype}; convert it with .float()"
+        )
+    if isinstance(p, str) and p != "fro":
+        raise RuntimeError(f"norm: order {p!r} is not supported; it is a number or 'fro'")
+    p = 2.0 if p is None or p == "fro" else float(number("norm", "p", p))
+    return _norm(input, p, _dims(dim), _kept("norm", keepdim))
 
 
 @composite("LinalgVectorNorm")
@@ -408,5 +434,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: dtype | None = None) -> Tensor:
     """Running sums along a dimension; integers add up in int64."""
     tensor_operand(input, "cumsum")
     dim = wrap_dim("cumsum", dim, input.ndim)
+    if dtype is not None and to_dtype(dtype) is bool_:
+        raise NotImplementedError('"cumsum" not implemented for fastgrad.bool; sum up in an integer type')
     number = _number_type(input, dtype)
     return number * 1 if input.ndim == 0 else tape.apply(arrays.cumsum, (number,), dim)

@@ -70,7 +70,7 @@ def _reshaped(input: Tensor, new: tuple[int, ...], op: View = arrays.reshape) ->
 def reshape(input: Tensor, *sizes_: Any, shape: Any = None) -> Tensor:
     """The elements under another shape: a view where possible, else a copy. One size may be -1."""
     tensor_operand(input, "reshape")
-    return _reshaped(input, _complete("reshape", input.shape, sizes("reshape", sizes_, shape)))
+    return _reshaped(input, _complete("reshape", input.shape, _given("reshape", sizes_, shape)))
 
 
 def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None, dtype: Any = None) -> Tensor:
@@ -87,7 +87,7 @@ def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None, dtype: Any = No
         if sizes_ or size is not None:
             raise TypeError("view(): takes sizes or a dtype, not both")
         return view_as_bits(input, dtype)
-    new = _complete("view", input.shape, sizes("view", sizes_, size))
+    new = _complete("view", input.shape, _given("view", sizes_, size))
     made = view(input, arrays.reshape, new)
     if made is None:
         raise RuntimeError(
@@ -174,10 +174,20 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     """Dimensions moved to other places, the others in their order."""
     tensor_operand(input, "movedim")
     n = input.ndim
+    moved, places = (
+        [wrap_dim("movedim", d, n) for d in (given if isinstance(given, (tuple, list)) else (given,))]
+        for given in (source, destination)
+    )
+    if len(moved) != len(places):
+        raise RuntimeError(
+            f"movedim: Invalid source or destination dims: source ({moved} dims) should contain the same number of dims as "
+            f"destination ({places} dims)"
+        )
+    for role, dims in (("source", moved), ("destination", places)):
+        if len(set(dims)) != len(dims):
+            raise RuntimeError(f"movedim: repeated dim in `{role}` ({dims})")
     if not n:
         return permute(input, ())
-    moved = [wrap_dim("movedim", d, n) for d in ((source,) if isinstance(source, int) else source)]
-    places = [wrap_dim("movedim", d, n) for d in ((destination,) if isinstance(destination, int) else destination)]
     order = [-1] * n
     for s, d in zip(moved, places, strict=True):
         order[d] = s
@@ -240,6 +250,8 @@ def repeat(input: Tensor, *times_: Any, repeats: Any = None) -> Tensor:
     tensor_operand(input, "repeat")
     times = _given("repeat", times_, repeats)
     shape: tuple[int, ...] = input.shape
+    if min(times, default=0) < 0:
+        raise RuntimeError(f"repeat: Trying to create tensor with negative dimension: {list(times)}")
     if len(times) < len(shape):
         raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     shape = (1,) * (len(times) - len(shape)) + tuple(shape)
@@ -321,7 +333,9 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     start, length, size = integer("narrow", "start", start), integer("narrow", "length", length), input.shape[dim]
     if start < 0:
         start += size
-    if length < 0 or start < 0 or start + length > size:
+    if length >= 0 and not 0 <= start <= size:
+        raise IndexError(f"narrow: start out of range (expected to be in range of [{-size}, {size}], but got {start})")
+    if length < 0 or start + length > size:
         raise RuntimeError(f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size}).")
     cut = tuple([(start, 1, length) if i == dim else (0, 1, n) for i, n in enumerate(input.shape)])
     return view(input, arrays.slice_, cut)  # type: ignore[return-value]
@@ -368,6 +382,8 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     size = input.shape[wrap_dim("chunk", dim, input.ndim)]
+    if not size:
+        return split(input, [0] * chunks, dim)
     return split(input, max(-(-size // chunks), 1), dim)
 
 

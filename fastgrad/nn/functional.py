@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand, unary
-from ..dtypes import FLOAT, int64
+from ..dtypes import FLOAT, int64, to_dtype
 from ..functions import in_place, pointwise, random, reductions
 from ..functions.arguments import numpy_names
 from ..functions.pointwise import logsigmoid, sigmoid, tanh
@@ -88,6 +88,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _float(input: Tensor, dtype: Any) -> Tensor:
     if dtype is not None:
+        dtype = to_dtype(dtype)
+        if dtype.category != FLOAT:
+            raise NotImplementedError(f'"softmax" not implemented for {dtype}; its results are floats')
         return tape.apply(CONVERT, (input,), dtype) if input.dtype is not dtype else input
     if input.dtype.category != FLOAT:
         raise RuntimeError(f"softmax: not implemented for {input.dtype}; convert the input with .float() or pass dtype")
@@ -451,7 +454,7 @@ def _nll(
     place = tape.apply(arrays.reshape, (safe,), (*target.shape[:dim], 1, *target.shape[dim:]))
     picked = tape.apply(arrays.reshape, (tape.apply(arrays.gather, (log_p, place), dim),), tuple(target.shape))
     if weight is not None:
-        share = pointwise.where(valid, tape.apply(arrays.take, (weight, safe), 0), 0.0)
+        share = pointwise.where(valid, tape.apply(arrays.index_select, (weight, safe), 0), 0.0)
     else:
         share = tape.apply(CONVERT, (valid,), log_p.dtype)
     loss = -(pointwise.where(valid, picked, 0.0) * share)

@@ -187,6 +187,31 @@ expand = View("expand", _expand_shape, _expand, lambda g, y, a, k: (sum_to(g, a.
 slice_, select = _slicing("slice"), _slicing("select")
 
 
+def _diagonal_shape(shape: Shape, k: tuple[int, int, int]) -> Shape:
+    offset, dim1, dim2 = k
+    length = min(shape[dim1] + min(offset, 0), shape[dim2] - max(offset, 0))
+    return (*[n for d, n in enumerate(shape) if d not in (dim1, dim2)], max(length, 0))
+
+
+def _diagonal(shape: Shape, strides: Shape, k: tuple[int, int, int]) -> tuple[Shape, int]:
+    offset, dim1, dim2 = k
+    start = offset * strides[dim2] if offset >= 0 else -offset * strides[dim1]
+    rest = [s for d, s in enumerate(strides) if d not in (dim1, dim2)]
+    return (*rest, strides[dim1] + strides[dim2]), start if _diagonal_shape(shape, k)[-1] else 0
+
+
+def _diagonal_geometry(a: Any, k: tuple[int, int, int]) -> tuple[Shape, Shape, int]:
+    return (_diagonal_shape(a.shape, k), *_diagonal(a.shape, contiguous_strides(a.shape), k))
+
+
+diagonal = View(  # attrs: how far to the right of the main one, and the dimensions of rows and of columns
+    "diagonal",
+    _diagonal_shape,
+    _diagonal,
+    lambda g, y, a, k: (as_strided_scatter(full_like(a, 0.0), g, attrs=_diagonal_geometry(a, k)),),
+)
+
+
 class AsStrided(View):
     """Shape, strides and offset upon a contiguous tensor: how a tensor sees its memory again after another one wrote to it."""
 
@@ -334,9 +359,10 @@ def _fold(name: str) -> Any:
 def _extreme_infer(metas: Sequence[Any], dims: Shape) -> tuple[Shape, Any]:
     shape = metas[0].shape
     if any([shape[d] == 0 for d in dims]):
-        raise IndexError(
+        text = (
             f"amax/amin: cannot take the extreme over a dimension of size 0 (shape {list(shape)}); there is no identity"
         )
+        raise (RuntimeError if len(dims) == len(shape) > 1 else IndexError)(text)
     return _reduced(shape, dims), metas[0].dtype
 
 
@@ -566,7 +592,7 @@ def _check_index(name: str, meta: Any) -> None:
 
 def _take_infer(metas: Sequence[Any], dim: int) -> tuple[Shape, Any]:
     a, index = metas
-    _check_index("take", index)
+    _check_index("index_select", index)
     return (*a.shape[:dim], *index.shape, *a.shape[dim + 1 :]), a.dtype
 
 
@@ -586,8 +612,9 @@ def _check_positions(emit: Any, node: Any, number: int) -> None:
 
 
 def _out_of_bounds(node: Any, position: int, size: int) -> Exception:
-    text = f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}"
-    return IndexError(text)
+    name = node.op.name
+    text = f"{name}: index {position} is out of bounds for dimension {node.attrs} with size {size}"
+    return RuntimeError(text) if gather_kernels.by_element(name) else IndexError(text)  # as PyTorch has it
 
 
 POSITIONS = Fault(1, _check_positions, _out_of_bounds)
@@ -635,7 +662,7 @@ def _taking(name: str, label: str | None = None) -> ArrayOperation:
     )
 
 
-take, index = _taking("take", "IndexSelect"), _taking("index")  # `index` lets positions count from the end
+index_select, index = _taking("index_select"), _taking("index")  # `index` lets positions count from the end
 index_add = ArrayOperation(
     "index_add",
     _upon_infer,
