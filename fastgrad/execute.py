@@ -9,6 +9,7 @@ ending the trace, for guards of `compile` and for readers in other threads (`thr
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from sys import getrefcount
 from typing import Any
 
@@ -18,13 +19,14 @@ from . import endings, reverse
 from . import recording as tape
 from .kernels.entrance import ending
 from .kernels.memory import LARGE, lacking, require
+from .plan import section
 from .plan.build import plan
 from .plan.program import Program
 from .recording import Signature, Storage, Trace, statistics
 from .tensor import Tensor
 
 _forced: list[int | None] = [None]
-FAILURES = (IndexError, RuntimeError, MemoryError)  # by which a run tells of a value that it can't compute
+FAILURES = (IndexError, RuntimeError, MemoryError)  # by which a run tells of a value that cannot be computed
 VARIANTS = 16  # patterns of live tensors that one trace may have before all its tensors count as live
 
 
@@ -151,9 +153,9 @@ def flush(tr: Trace) -> None:
             return
         if not _again(tr):
             _flush(tr)
-    except FAILURES:
+    except FAILURES as error:
         if tr.epoch == epoch:
-            _rescue(tr)
+            _rescue(tr, error)
         raise
     except BaseException:
         if tr.epoch == epoch:
@@ -215,27 +217,37 @@ def _familiar(tr: Trace, node: tape.Node) -> None:
         tr.strangers //= 2
 
 
-def _rescue(tr: Trace) -> None:
-    """Save what can be saved of a trace that cannot be run as a whole; if there is not even memory for that, nothing."""
-    try:
-        salvage(tr)
-    except MemoryError:
-        abandon(tr)
-
-
-def salvage(tr: Trace) -> None:
-    """After an entry has failed: what does not depend on it gets its value, and is written where it was to be written. What was
-    written after a value that failed is not: memory, and a tensor that was written in place, has what it had before that."""
+def _rescue(tr: Trace, error: BaseException) -> None:
+    """Save what can be saved of a trace that cannot be run as a whole; if there is no memory for that, without writes or not at all."""
     drop_dead(tr)
+    cut = None if isinstance(error, MemoryError) else _first_failing(tr)
+    for last in (cut, 0):
+        try:
+            salvage(tr, last)
+            return
+        except MemoryError:
+            pass
+    abandon(tr)
+
+
+def _pending(tr: Trace) -> tuple[list[Tensor], list[int]]:
+    """The tensors that wait for their values, and their slots."""
+    pending = [t for t in tr.live if t._at[0] == tr.epoch and (t._storage is None or t._storage.array is None)]
+    slots = [t._at[1] if t._storage is None else t._storage.at[1] for t in pending]
+    return pending, slots
+
+
+def salvage(tr: Trace, cut: int | None) -> None:
+    """After an entry has failed: what does not depend on it gets its value. Writes happen that were recorded before there were `cut`
+    entries, or as many as there is memory for; later ones do not: memory, and tensors that were written in place, have what they had."""
+    pending, slots = _pending(tr)
+    writes, cut = _written_before(tr, cut)
     holders: list[Any] = []
     want: list[int] = []
     rooted: list[Tensor] = []
-    for t in tr.live:
+    for t, last in zip(pending, slots, strict=True):
         storage = t._storage
-        if t._at[0] != tr.epoch or (storage is not None and storage.array is not None):
-            continue
-        last = t._at[1] if storage is None else storage.at[1]
-        slot = _computable(tr, last, t, storage)
+        slot = _computable(tr, last, t, cut)
         if slot is None:
             continue
         if storage is None or storage not in holders:
@@ -244,7 +256,7 @@ def salvage(tr: Trace) -> None:
         if slot == last and t._meta.requires_grad and type(t._meta) is not Signature:
             rooted.append(t)
     roots = [t._meta.slot for t in rooted]
-    ready = prepare(tr, want, roots, 0, _computable_writes(tr))
+    ready = prepare(tr, want, roots, 0, writes)
     tr.written = {}
     kept = {id(holder) for holder in holders}
     lost = [t for t in tr.live if t._storage is None and id(t) not in kept]
@@ -256,36 +268,57 @@ def salvage(tr: Trace) -> None:
         t._at = tape.STALE
 
 
-def _computable(tr: Trace, slot: int | None, t: Tensor, storage: Storage | None) -> int | None:
-    """The newest value of a tensor that can be computed: the one in a slot, or one from before it was written in place."""
-    seen: set[int] = set()
-    while slot is not None and slot not in seen:
-        try:
-            compute(tr, [slot])
-        except FAILURES:
-            seen.add(slot)
-            slot = tr.before.get((id(storage), slot), tr.before.get((id(t), slot)))
-        else:
-            return slot
-    return None
+def _can_be_computed(tr: Trace, slots: list[int]) -> bool:
+    try:
+        compute(tr, slots)
+    except FAILURES:
+        return False
+    return True
 
 
-def _computable_writes(tr: Trace) -> dict[int, int]:
-    """For every leaf that is written, the newest value that can be computed, if there is one."""
-    found: dict[int, int] = {}
-    failed: set[int] = set()
+def _most(count: int, works: Callable[[int], bool]) -> int:
+    """The largest number up to `count` that works, where what works for a number does for all smaller ones."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if works(middle) else (low, middle - 1)
+    return low
+
+
+def _first_failing(tr: Trace) -> int:
+    """The slot of the first entry that finds an error, of those that something wanted or written is made from."""
+    entries = tr.entries()
+    needed = section.live(entries, [*_pending(tr)[1], *writes_of(tr).values()])
+    fallible = [slot for slot in needed if getattr(entries[slot].op, "fallible", None)]
+    good = _most(len(fallible), lambda n: _can_be_computed(tr, fallible[:n]))
+    return fallible[good] if good < len(fallible) else len(entries)
+
+
+def _written_before(tr: Trace, cut: int | None) -> tuple[dict[int, int], int]:
+    """What leaves' memory gets (see `writes_of`): writes recorded before there were `cut` entries, or as many as there is memory for;
+    and the number of entries up to which they reach."""
+    marks: list[Any] = []
     node: Any = tr.real
     while node is not None:
-        if node.op is tape.WRITE and node.operands[0] not in found:
-            leaf, slot = node.operands
-            if slot not in failed:
-                try:
-                    compute(tr, [slot])
-                    found[leaf] = slot
-                except FAILURES:
-                    failed.add(slot)
+        if node.op is tape.WRITE:
+            marks.append(node)
         node = node.parent
-    return dict(reversed(list(found.items())))
+    marks.reverse()
+    if cut is None:
+        n = _most(len(marks), lambda n: _can_be_computed(tr, [m.operands[1] for m in marks[:n]]))
+        cut = marks[n].end if n < len(marks) else tr.real.end
+    return {m.operands[0]: m.operands[1] for m in marks if m.end <= cut}, cut
+
+
+def _computable(tr: Trace, slot: int, t: Tensor, cut: int) -> int | None:
+    """The value of a tensor without the writes in place since there were more than `cut` entries, or an older one; None if there is none."""
+    writes = [*tr.before.get(id(t), ()), *tr.before.get(id(t._storage), ())]
+    while writes and writes[-1][0] == slot:  # the list may be another tensor's that has died
+        made, old, end = writes.pop()
+        if end <= cut and _can_be_computed(tr, [made]):
+            return made
+        slot = old
+    return slot if _can_be_computed(tr, [slot]) else None
 
 
 def abandon(tr: Trace) -> None:

@@ -213,8 +213,8 @@ class Trace:
         self.kinds: Any = None  # what this thread's drafts know of operations
         self.arena: Any = None  # memory for temporaries, shared by this thread's programs
         self.constants: dict[Any, Node] = {}  # constants, and numbers' conversions, that a new stretch may use again
-        # (id of a tensor or storage that has no memory yet, slot written to it) -> the slot that it had before
-        self.before: dict[tuple[int, int], int] = {}
+        # id of a tensor or storage that has no memory yet -> for every write in place: new slot, old slot, entries at that time
+        self.before: dict[int, list[tuple[int, int, int]]] = {}
         self.path: list[Node] = []  # entries by slot, completed when somebody asks
         self.released: set[int] = set()  # entries whose saved values a backward has given up
         self.hooks: dict[int, Any] = {}  # slot -> (pending tensors that carry hooks or want their gradient kept)

@@ -3,37 +3,13 @@
 The remainder of floats is exact and takes the divisor's sign; the floored quotient is made from it, so that
 `floor_divide(a, b) * b + remainder(a, b)` is a as well as rounding lets it. Integer powers wrap around,
 and so does the one quotient of integers that does not fit, that of the least one and -1. What divides integers is checked before.
-Records: zeros [kernel, record number, n, a, error, 0, 0, 0]   reports (record number + 1, place, 0) if an element is zero
 """
 
 import numpy as np
 from numba import int64, types
 from numba.extending import intrinsic, register_jitable
 
-from .build import build
-from .elementwise import pointer
 from .native import copysign, floor
-
-_ZEROS = """
-from numba import uintp
-from fastgrad.kernels.native import int64_at, {at}
-
-def kernel(record):
-    n, a, error = record[2], {at}(record[3]), int64_at(record[4])
-    zeros = 0
-    for i in range(uintp(n)):
-        zeros |= a[i] == 0
-    if zeros != 0 and error[0] == 0:
-        for i in range(n):
-            if a[i] == 0:
-                error[0], error[1], error[2] = record[1] + 1, i, 0
-                return
-"""
-
-
-def zeros_kernel(dtype: str) -> int:
-    """The kernel that reports the first zero of an array of integers."""
-    return build(_ZEROS.format(at=pointer(dtype)))
 
 
 @intrinsic

@@ -1,10 +1,11 @@
-"""Kernels that read or write where an index array says.
+"""Kernels that read or write where an index array says, and those that only report what is wrong with one.
 
 Shapes: a and y are (outer, size, inner), a list of positions is `count` int64 values along the middle axis. Where PyTorch has it
 so, negative positions count from the end; one that is out of range is reported in the error cell (record number + 1, position, size) and skipped,
 and the program's effects are then dropped by the caller.
 Records: [kernel, record number, y, a, index, table, error, source]   table: outer, count, inner, size
          bounds [kernel, record number, n, index, error, least, size, 0]   reports only
+         zeros [kernel, record number, n, a, error, 0, 0, 0]   reports (record number + 1, place, 0) if an integer is zero
 """
 
 from .build import build
@@ -69,6 +70,22 @@ def kernel(record):
                 return
 """
 
+_ZEROS = """
+from numba import uintp
+from fastgrad.kernels.native import int64_at, {at}
+
+def kernel(record):
+    n, a, error = record[2], {at}(record[3]), int64_at(record[4])
+    zeros = 0
+    for i in range(uintp(n)):
+        zeros |= a[i] == 0
+    if zeros != 0 and error[0] == 0:
+        for i in range(n):
+            if a[i] == 0:
+                error[0], error[1], error[2] = record[1] + 1, i, 0
+                return
+"""
+
 # name -> (by element?, negative positions?, what is done with element `far` of the big array and `near` of the small one)
 _MOVES = {
     "index_select": (False, False, "y[near + i] = a[far + i]"),
@@ -86,21 +103,21 @@ def bounds_kernel() -> int:
     return build(_BOUNDS)
 
 
-def by_element(name: str) -> bool:
-    """Whether an operation has a position for every element."""
-    return _MOVES[name][0]
+def zeros_kernel(dtype: str) -> int:
+    """The kernel that reports the first zero of an array of integers."""
+    return build(_ZEROS.format(at=pointer(dtype)))
 
 
 def wraps(name: str) -> bool:
     """Whether an operation's negative positions count from the end."""
-    return _MOVES[name][1]
+    return name in _MOVES and _MOVES[name][1]
 
 
 def gather_kernel(name: str, dtype: str) -> int:
     """The kernel of an operation in `_MOVES`; the adding and putting ones change y in place."""
-    each, wraps, move = _MOVES[name]
+    by_element, wraps, move = _MOVES[name]
     check = _WRAP + _CHECK if wraps else _CHECK
-    if each:
+    if by_element:
         body = _BY_ELEMENT.format(check=check.format(indent=" " * 16, index="index[near]"), move=move)
     else:
         body = _BY_POSITION.format(check=check.format(indent=" " * 12, index="index[j]"), move=move)

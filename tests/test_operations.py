@@ -474,6 +474,14 @@ def calls() -> dict[str, list[Call]]:
         "index_add": [(lambda a, c: a.index_add(0, i, c), lambda a, c: put(a, i.numpy(), c, add=True), [a, leaf(3, 4, seed=9)])],
         "index_put": [(put_rows, lambda a, c: put(a, [2, 0], c), [a, leaf(2, 4, seed=8)])],
         "gather": [(lambda a: a.gather(0, pairs), lambda a: np.take_along_axis(a, pair_rows, 0), [a])],
+        "of_target": [
+            (lambda a: torch.nn.functional.nll_loss(a, index(1, 0, 3), reduction="none"), lambda a: -a[np.arange(3), [1, 0, 3]], [a]),
+        ],
+        "diagonal": [
+            (lambda a: a.diagonal(1), lambda a: a.diagonal(1), [a]),
+            (lambda a: a.t().diagonal(1), lambda a: a.T.diagonal(1), [a]),
+            (lambda a: a.reshape(2, 3, 2).diagonal(-1, 1, 0), lambda a: a.reshape(2, 3, 2).diagonal(-1, 1, 0), [a]),
+        ],
         "scatter_add": [
             (lambda a, c: a.scatter_add(0, pairs, c), lambda a, c: put(a, (pair_rows, np.arange(4)), c, add=True), [a, leaf(2, 4, seed=7)])
         ],

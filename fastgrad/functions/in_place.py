@@ -68,7 +68,7 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
         value_node = tr.entries()[value_slot]
     storage = t._storage
     if storage is None and t._at[0] == tr.epoch:
-        tr.before.setdefault((id(t), value_slot), t._at[1])
+        _remember(tr, t, value_slot, t._at[1])
         _rebind(tr, t, value_node)
         t._writes += 1
         return t
@@ -119,7 +119,7 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
         tape.mark(tr, (tape.WRITE.code, tr.written[storage], made), tape.WRITE, (tr.written[storage], made))
         tr.entered[storage] = made
     else:
-        tr.before.setdefault((id(storage), made), current)
+        _remember(tr, storage, made, current)
         storage.at = (tr.epoch, made)
         storage.version += 1
     related = tr.entries()[made].requires_grad
@@ -136,6 +136,12 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
         t._at = STALE  # written under no_grad: it keeps its history, and the next reader of a parameter is another iteration
     else:
         _rebind(tr, t, value_node)
+
+
+def _remember(tr: Trace, holder: Tensor | Storage, made: int, old: int) -> None:
+    """What a tensor or storage that has no memory yet stood for before this write, should the trace end in an error."""
+    if tr.draft is None:
+        tr.before.setdefault(id(holder), []).append((made, old, tr.real.end))
 
 
 def _overwritten(tr: Trace, t: Tensor, value_slot: int) -> int:

@@ -452,7 +452,7 @@ def _nll(
     valid = target != ignore_index
     safe = pointwise.where(valid, target, 0)
     place = tape.apply(arrays.reshape, (safe,), (*target.shape[:dim], 1, *target.shape[dim:]))
-    picked = tape.apply(arrays.reshape, (tape.apply(arrays.gather, (log_p, place), dim),), tuple(target.shape))
+    picked = tape.apply(arrays.reshape, (tape.apply(arrays.of_target, (log_p, place), dim),), tuple(target.shape))
     if weight is not None:
         share = pointwise.where(valid, tape.apply(arrays.index_select, (weight, safe), 0), 0.0)
     else:

@@ -11,7 +11,6 @@ from typing import Any
 
 from .. import recording as tape
 from ..dtypes import bool_, int64
-from ..kernels import division
 from ..kernels import gather as gather_kernels
 from ..kernels import random as random_kernels
 from ..kernels import reduce as reduce_kernels
@@ -611,13 +610,18 @@ def _check_positions(emit: Any, node: Any, number: int) -> None:
     emit.record(gather_kernels.bounds_kernel(), number, n, index, emit.error, least, size)
 
 
-def _out_of_bounds(node: Any, position: int, size: int) -> Exception:
-    name = node.op.name
-    text = f"{name}: index {position} is out of bounds for dimension {node.attrs} with size {size}"
-    return RuntimeError(text) if gather_kernels.by_element(name) else IndexError(text)  # as PyTorch has it
+def _out_of_bounds(node: Any, position: int, size: int) -> str:
+    return f"{node.op.name}: index {position} is out of bounds for dimension {node.attrs} with size {size}"
 
 
-POSITIONS = Fault(1, _check_positions, _out_of_bounds)
+# PyTorch's errors: of positions along a dimension, of positions for every element, of a loss's targets
+POSITIONS = Fault(1, _check_positions, lambda node, position, size: IndexError(_out_of_bounds(node, position, size)))
+ELEMENTS = Fault(1, _check_positions, lambda node, position, size: RuntimeError(_out_of_bounds(node, position, size)))
+TARGETS = Fault(
+    1,
+    _check_positions,
+    lambda node, position, size: IndexError(f"nll_loss: Target {position} is out of bounds for {size} classes"),
+)
 
 
 def _take_lower(name: str) -> Any:
@@ -694,19 +698,24 @@ def _gather_lower(emit: Any, y: int, operands: tuple[int, ...], dim: int) -> Non
     emit.fallible(kernel, emit.out(y), emit.contiguous(operands[0]), index, emit.table(frame), 0)
 
 
-gather = ArrayOperation(
-    "gather",
-    _gather_infer,
-    _gather_lower,
-    lambda g, y, a, b, dim: (scatter_add(full_like(a, 0.0), b, g, attrs=dim), None),
-    fallible=POSITIONS,
-)
+def _gathering(name: str, fault: Fault) -> ArrayOperation:
+    return ArrayOperation(
+        name,
+        _gather_infer,
+        _gather_lower,
+        lambda g, y, a, b, dim: (scatter_add(full_like(a, 0.0), b, g, attrs=dim), None),
+        fallible=fault,
+    )
+
+
+gather = _gathering("gather", ELEMENTS)
+of_target = _gathering("of_target", TARGETS)  # what a loss takes of every row of scores
 scatter_add: ArrayOperation = ArrayOperation(
     "scatter_add",
     _upon_infer,
     _upon_lower("scatter_add"),
     lambda g, y, a, b, c, dim: (g, None, gather(g, b, attrs=dim)),
-    fallible=POSITIONS,
+    fallible=ELEMENTS,
     in_place=True,
 )
 scatter: ArrayOperation = ArrayOperation(
@@ -714,7 +723,7 @@ scatter: ArrayOperation = ArrayOperation(
     _upon_infer,
     _upon_lower("scatter"),
     lambda g, y, a, b, c, dim: (scatter(g, b, full_like(g, 0.0, c.shape), attrs=dim), None, gather(g, b, attrs=dim)),
-    fallible=POSITIONS,
+    fallible=ELEMENTS,
     in_place=True,
 )
 
@@ -725,7 +734,7 @@ scatter: ArrayOperation = ArrayOperation(
 def _check_divisor(emit: Any, node: Any, number: int) -> None:
     operand = node.operands[0]
     n = count(emit.shape(operand))
-    emit.record(division.zeros_kernel(emit.code(operand)), number, n, emit.contiguous(operand), emit.error, 0, 0)
+    emit.record(gather_kernels.zeros_kernel(emit.code(operand)), number, n, emit.contiguous(operand), emit.error, 0, 0)
 
 
 def _divisor_lower(emit: Any, y: int, operands: tuple[int, ...], name: str) -> None:
