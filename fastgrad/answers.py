@@ -109,7 +109,7 @@ class Template:
         self._known: dict[int, Any] = {}
         self._bases: dict[Any, Made] = {}  # storage -> the result that is all of it
         self._places: dict[int, int] = {}
-        self._here = {id(t): t for t in capture.tensors()}
+        self._here = capture.found()
 
     def of(self, value: Any) -> Any:
         """The template of a value."""

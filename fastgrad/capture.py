@@ -37,7 +37,6 @@ class Capture(Recorder):
     def __init__(self, arguments: list[Any], name: str, varying: dict[tuple[Any, ...], Any] | None = None) -> None:
         super().__init__(varying)
         self.called = name
-        self.read: list[Tensor] = []  # tensors that modules and optimizers gave
         self.seeded: dict[Any, tuple[int, int]] = {}  # generators that the call has given a seed
         self.by_storage: dict[Storage, tuple[Any, ...]] = {}
         self.by_tensor: dict[int, tuple[Any, ...]] = {}
@@ -58,17 +57,40 @@ class Capture(Recorder):
             tuple[dict[str, Any], str, bool]
         ] = []  # an optimizer's options whose truth decides what is recorded
         self.held: list[tuple[Any, Any, Any]] = []  # dicts and lists of an optimizer, keys, and what stood there
+        self._held = 0  # how many of those `found` has seen
         self.given: dict[int, tuple[Tensor, Tensor]] = {}  # a gradient's identity -> the gradient and its leaf
 
     def _owner(self, t: Tensor, storage: Storage) -> tuple[Any, ...]:
         if id(t) in self.elsewhere:
             return ("tensor", t, t._offset)
         found = self.by_storage.get(storage)
-        if found is None:
-            given = self.given.get(id(t))
-            owner = ("gradient", given[1]) if given is not None else ("tensor", t)
-            found = self.by_storage[storage] = (*owner, t._offset)
+        if found is None or (found[0] == "tensor" and found[1] is not t and id(t) in self.found()):
+            source = self.source(t, storage)
+            given = self.given.get(id(source))
+            owner = ("gradient", given[1]) if given is not None else ("tensor", source)
+            found = (*owner, source._offset)
+            self.by_storage.setdefault(storage, found)
         return found
+
+    def found(self) -> dict[int, Tensor]:
+        """The tensors that the call has found in Python's state, by identity."""
+        met = self.watch.tensors
+        for _, _, value in self.held[self._held :]:
+            if isinstance(value, Tensor):
+                met[id(value)] = value
+        self._held = len(self.held)
+        return met
+
+    def source(self, t: Tensor, storage: Storage) -> Tensor:
+        """The tensor by which the call has come to memory that exists: the handle itself, or what it was made of."""
+        met = self.found()
+        if id(t) in met or id(t) in self.given:
+            return t
+        base = t._base
+        if base is not None and base._storage is storage and (id(base) in met or id(base) in self.given):
+            return base
+        others = [*[g for g, _ in self.given.values()], *met.values()]
+        return next((x for x in others if x._storage is storage), t)
 
     def leaf(self, t: Tensor, storage: Storage) -> None:
         """A whole piece of memory enters."""
@@ -151,13 +173,15 @@ class Capture(Recorder):
 
     def shared(self) -> set[Any]:
         """The memory of tensors that the call has found in Python's state, if it is that of an argument, too."""
-        return {t._storage for t in self.tensors()}
+        return {t._storage for t in self.found().values()}
+
+    def release_objects(self) -> None:
+        """What the call has made lives on only if somebody else keeps it."""
+        for held in (self.fresh, self.copies, self.views, self.items, self.containers):
+            held.clear()
 
     def forget(self) -> None:
         """What was only needed during the call."""
-        for held in (self.fresh, self.copies, self.views, self.items, self.containers):
-            held.clear()
-        self.read = []
         self.watch.forget()
 
     def arguments(self, value: Any, numbers: Iterator[Any]) -> Any:
@@ -186,7 +210,7 @@ class Capture(Recorder):
         for table in _TABLES:
             if name in own.get(table, ()):
                 if isinstance(own[table][name], Tensor):
-                    self.read.append(own[table][name])
+                    self.watch.tensors[id(own[table][name])] = own[table][name]
                 return True
         return False
 
@@ -205,19 +229,9 @@ class Capture(Recorder):
                 exists = type(t._meta) is Signature and t._storage is not None and t._storage.array is not None
                 if exists and t._meta.requires_grad != wanted:
                     self.store(t, "`requires_grad` of a tensor is changed", None)
-                self.read.append(t)
+                self.watch.tensors[id(t)] = t
         else:
             self.store(thing, f"`{f.__name__}`", None)
-
-    def tensors(self) -> Iterator[Tensor]:
-        """The tensors that the call has found in Python's state."""
-        yield from self.read
-        for load in self.watch.loads.values():
-            if isinstance(load.value, Tensor):
-                yield load.value
-        for _, _, value in self.held:
-            if isinstance(value, Tensor):
-                yield value
 
     def number_of(self, t: Tensor) -> Any:
         """The number that a tensor on the tape is, if it is one: every replay must find it again."""
@@ -229,6 +243,13 @@ class Capture(Recorder):
         elif source is not None:
             return None
         return t._number[1]
+
+    def histories(self, arguments: list[Any]) -> None:
+        """A tensor that existed before and has got a history by a write is another one for what comes after the call."""
+        for t in (*self.found().values(), *arguments):
+            if isinstance(t, Tensor) and t.requires_grad and type(t._meta) is not Signature:
+                line = getattr(t._meta, "line", None)
+                self.stores.append(("a tensor gets a history by a write in place", line or self.place, None))
 
     def seed(self, generator: Any) -> None:
         """The call gives a generator a seed: its numbers are fixed from here on."""

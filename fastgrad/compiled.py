@@ -241,6 +241,7 @@ class Compiled:
             del call_args, call_kwargs
             if capture.released is not None:
                 return self._unwatched(tr, key, capture, outputs)
+            capture.histories(flat)
             if capture.stores or structure != structure_version[0] or not capture.unchanged():
                 return self._kept_state(tr, key, capture, outputs)
             if any([isinstance(t, Tensor) and t._storage in capture.shared() for t in flat]):
@@ -351,11 +352,9 @@ class Compiled:
         where = f" ({line[0]}:{line[1]})" if line else ""
         if not self._warned:
             self._warned = True
-            warnings.warn(
-                f"compile: {self._name} runs its Python in every call, because {reason}{where}",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            message = f"compile: {self._name} runs its Python in every call, because {reason}{where}"
+            file, number = tape.user_line() or ("<unknown>", 0)
+            warnings.warn_explicit(message, RuntimeWarning, file, number)
 
 
 class Bound:

@@ -96,6 +96,10 @@ class Replay:
         self.known_places = [i for i, _, _ in by_kind["tensor"]]
         self.known = [t for _, t, _ in by_kind["tensor"]]
         self.known_rests = [rest for _, _, rest in by_kind["tensor"]]
+        entered = {id(t) for t in self.known} | capture.by_tensor.keys()
+        self.known += [t for t in capture.found().values() if id(t) not in entered]  # whose shape, say, was read
+        self.layout: list[Any] = []  # of the known tensors: which have memory in common, and where they lie in it
+        self.gradients = [(leaf, *_geometry(g)) for g, leaf in capture.given.values()]
         self.storages: list[Any] = [None] * len(self.known)
         self.fresh = True
         self.uses = 0
@@ -130,6 +134,7 @@ class Replay:
             {id(t) for t in self.holders} | {id(t) for t, _ in self.capture.guards} | {id(t) for t, _, _ in self.views}
         )
         memory = {t._storage for t in self.holders if t._storage is not None}
+        self.capture.release_objects()
         execute.drop_dead(tr)
         for t in tr.live:
             pending = t._storage is None or (t._storage.array is None and t._storage not in memory)
@@ -185,6 +190,12 @@ class Replay:
                 return False
         if not all(map(is_, map(_META, self.known), self.metas)):
             return False
+        if not all(map(is_, map(_STORAGE, self.known), self.storages)) and self._layout() != self.layout:
+            return False
+        for leaf, meta, *where in self.gradients:
+            g = leaf._grad
+            if g is not None and (g._meta is not meta or [g._strides, g._whole] != where):
+                return False
         for options, key, truth in self.capture.switches:
             if bool(options[key]) is not truth:
                 return False
@@ -196,6 +207,10 @@ class Replay:
                 return False
         known = self.known_storages
         return [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage in known] == self.overlaps
+
+    def _layout(self) -> list[Any]:
+        first: dict[Any, int] = {}
+        return [(first.setdefault(t._storage, k), t._offset, t._strides, t._whole) for k, t in enumerate(self.known)]
 
     def first(self, tr: Trace) -> None:
         """Execute what was just recorded, into the tensors that the function made."""
@@ -231,6 +246,7 @@ class Replay:
         self.holders, self.views = [], []
         self.metas = [t._meta if type(t._meta) is Signature else t._meta.signature for t in self.known]
         self.known_storages = {t._storage for t in self.known}
+        self.layout = self._layout()
         self.overlaps = [
             k for k, t in enumerate(self.arguments) if isinstance(t, Tensor) and t._storage in self.known_storages
         ]
@@ -325,10 +341,12 @@ class Replay:
     def _find_known(self) -> bool:
         """Addresses of tensors that the function knows and of gradients, which may have got other memory."""
         addresses, storages = self.addresses, self.storages
-        for j, (i, t, rest) in enumerate(zip(self.known_places, self.known, self.known_rests, strict=True)):
+        for j, t in enumerate(self.known):
             if t._storage is None or t._storage.array is None:
                 tape.materialize(t)
-            storage = storages[j] = t._storage
+            storages[j] = t._storage
+        for i, t, rest in zip(self.known_places, self.known, self.known_rests, strict=False):
+            storage = t._storage
             addresses[i] = (
                 storage.address if rest is None else storage.address + t._offset * t._meta.dtype.itemsize + rest
             )
@@ -437,8 +455,8 @@ def _untouched(t: Tensor, meta: Signature) -> bool:
     return t._meta is meta and t._whole and t._grad is None
 
 
-def _is_new(t: Tensor, tr: Trace) -> bool:
-    return t._at[0] == tr.epoch and type(t._meta) is not Signature
+def _geometry(t: Tensor) -> tuple[Any, ...]:
+    return t._meta if type(t._meta) is Signature else t._meta.signature, t._strides, t._whole
 
 
 def _prepare(tr: Trace, want: list[int], roots: list[int], guarded: bool, capture: Capture) -> Ready:

@@ -16,6 +16,7 @@ from ..dtypes import dtype
 from ..ops.arrays import contiguous_strides, detach
 from ..ops.table import View
 from ..recording import STALE, Signature, Storage
+from ..structure import structure_version
 from .creation import from_numpy
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ def set_data(t: Tensor, value: Tensor) -> None:
     if source._storage is None or source._storage.array is None:
         tape.materialize(source)
     tape.flush(tr)
+    if t._storage is source._storage:
+        structure_version[0] += 1  # what a replay knows a tensor by is its storage
     move(t, source)
     t._meta = Signature.of(source._meta.shape, source._meta.dtype, t._meta.requires_grad)
     t._at = STALE
@@ -139,6 +142,7 @@ def set_(
             f"set_(): sizes {list(shape)}, strides {list(strides)} and offset {storage_offset} reach outside of a memory of "
             f"{input._storage.numel} elements"
         )
+    structure_version[0] += 1
     input._offset, input._whole = storage_offset, False
     input._strides = None if is_contiguous(shape, strides) else strides
     input._meta = Signature.of(shape, input._meta.dtype, input._meta.requires_grad)

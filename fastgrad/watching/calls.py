@@ -116,7 +116,7 @@ def function(cap: Any, f: types.FunctionType, args: tuple[Any, ...], kwargs: dic
         return f(*args, **kwargs)
     made = copy(cap, f, [*args, *kwargs.values()])
     if made is None or made is f:
-        return f(*[bare(x) for x in args], **{k: bare(v) for k, v in kwargs.items()})
+        return cap.adopt(f(*[bare(x) for x in args], **{k: bare(v) for k, v in kwargs.items()}))
     return made(*args, **kwargs)
 
 
@@ -144,10 +144,18 @@ def copy(cap: Any, f: types.FunctionType, arguments: Any = None) -> types.Functi
     hooks = types.CellType(cap.hooks(f.__globals__, cells))
     closure = tuple([hooks if name == HOOKS else cells[name] for name in code.co_freevars])
     made = types.FunctionType(code, f.__globals__, f.__name__, f.__defaults__, closure)
-    made.__kwdefaults__ = f.__kwdefaults__
+    made.__kwdefaults__ = _entries(cap, f.__kwdefaults__)
     made.__qualname__ = f.__qualname__
     cap.copies[id(f)] = (f, made)
     return made
+
+
+def _entries(cap: Any, names: Any) -> Any:
+    """A dict of values by name, each of them read."""
+    if not names or cap.is_fresh(names):
+        return names
+    cap.watch.load("elements", names)
+    return {name: cap.watch.load("entry", names, name) for name in names}
 
 
 # ---- the library

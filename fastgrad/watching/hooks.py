@@ -57,6 +57,18 @@ class Recorder:
         self.fresh[id(thing)] = thing
         return thing
 
+    def adopt(self, found: Any) -> Any:
+        """What a function has returned whose reach is watched as a whole: containers that are not in its reach are new ones."""
+        stack = [found]
+        while stack:
+            thing = stack.pop()
+            if isinstance(thing, (list, dict, set)) and id(thing) not in self._noted and not self.is_fresh(thing):
+                self.keep(thing)
+                stack += dict.values(thing) if isinstance(thing, dict) else thing
+            elif isinstance(thing, tuple):
+                stack += thing
+        return found
+
     def is_fresh(self, thing: Any) -> bool:
         return id(thing) in self.fresh
 

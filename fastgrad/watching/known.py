@@ -19,7 +19,7 @@ import numpy as np
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LAYERS = os.path.join(_HERE, "nn") + os.sep
-_LAYER_CODE = {"forward", "__call__", "call_with_hooks"}
+_LAYER_CODE = {"forward", "__call__", "call_with_hooks", "_before", "_after"}
 _STANDARD = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
 _SITES = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 _NUMPY = os.path.dirname(np.__file__) + os.sep

@@ -75,7 +75,7 @@ def compute(function: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
         for x in operands:
             plain(x)
         raise
-    if capture is None:
+    if capture is None or not any([type(x) is Real or type(x) is Whole for x in operands]):
         return value
     if type(value) is not float and type(value) is not int:
         if type(value) is bool:

@@ -42,7 +42,7 @@ def watch_all(cap: Any, function: types.FunctionType, arguments: list[Any]) -> N
         kind = type(thing)
         if kind is types.FunctionType:
             if kind_of(thing.__code__) != LIBRARY:
-                stack += _roots(cap, thing, names)
+                stack += [*_roots(cap, thing, names), thing.__dict__]
         elif kind is types.MethodType:
             stack += [thing.__self__, thing.__func__]
         elif isinstance(thing, (list, tuple, dict)):

@@ -68,8 +68,10 @@ def _text(code: types.CodeType, names: dict[str, Any]) -> str:
 def _inner(node: Any, free: tuple[str, ...], code: types.CodeType, imported: list[str]) -> types.CodeType | None:
     """The code of a function's tree, compiled with the given free names; methods of imported names have code of their own."""
     parameters = ast.arguments([], [ast.arg(name) for name in free], None, [], [], None, [])
-    body: Any = ast.Return(node) if isinstance(node, ast.Lambda) else node
-    around = ast.FunctionDef("around", parameters, [body], [])
+    body: list[Any] = [ast.Return(node) if isinstance(node, ast.Lambda) else node]
+    if isinstance(node, ast.FunctionDef) and node.name not in free:
+        body.insert(0, ast.Global([node.name]))  # a function that calls itself does so by a global name
+    around = ast.FunctionDef("around", parameters, body, [])
     around.type_params = []  # type: ignore[attr-defined]
     imports: list[ast.stmt] = [ast.Import([ast.alias(name)]) for name in imported]
     module = ast.fix_missing_locations(ast.Module([*imports, ast.copy_location(around, node)], []))
@@ -176,9 +178,27 @@ def _make(code: types.CodeType, names: dict[str, Any]) -> types.CodeType:
     made = _inner(tree, (*[n for n in code.co_freevars if n != HOOKS], HOOKS), code, [])
     if made is None:
         raise Unwatchable(UNKNOWN, code.co_firstlineno)
+    made = _named(made, code)
     stack = [made]
     while stack:
         one = stack.pop()
         _own[one] = True
         stack += [c for c in one.co_consts if isinstance(c, types.CodeType)]
     return made
+
+
+def _named(made: Any, like: Any) -> types.CodeType:
+    """Code, with the names that errors show as in the function's own, those of functions inside of it included."""
+    if not hasattr(made, "co_qualname"):
+        return made  # type: ignore[no-any-return]
+    before, after = made.co_qualname, like.co_qualname
+    order, stack = [], [made]
+    while stack:
+        one = stack.pop()
+        order.append(one)
+        stack += [c for c in one.co_consts if isinstance(c, types.CodeType)]
+    renamed: dict[int, Any] = {}
+    for one in reversed(order):  # inner ones first
+        consts = tuple([renamed.get(id(c), c) for c in one.co_consts])
+        renamed[id(one)] = one.replace(co_consts=consts, co_qualname=one.co_qualname.replace(before, after, 1))
+    return renamed[id(made)]  # type: ignore[no-any-return]

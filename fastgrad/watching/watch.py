@@ -6,11 +6,14 @@ found are read again by every replay; all else has to be the same object. `Watch
 
 from __future__ import annotations
 
+import enum
+import functools
 import operator
 from collections.abc import Callable
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
+from .. import recording as tape
 from .numbers import Expression, leaf, same
 
 MISSING = type("MISSING", (), {"__repr__": lambda self: "MISSING"})()
@@ -101,8 +104,10 @@ class Load:
     def holds(self) -> bool:
         """Whether it is what it was."""
         found = self.read()
-        if found is self.value:
-            return True
+        return found is self.value or self.is_same(found)
+
+    def is_same(self, found: Any) -> bool:
+        """Whether another object stands for what it was."""
         if self.kind == "elements":
             return len(found) == len(self.value) and all(map(operator.is_, found, self.value))
         kind = type(found)
@@ -136,6 +141,7 @@ class Watch:
         self.loads: dict[tuple[Any, ...], Load] = {}
         self.conditions: list[tuple[Expression, Any]] = []
         self.pinned: set[int] = set()  # arguments whose value decides what is recorded
+        self.tensors: dict[int, Any] = {}  # tensors that were found, by identity
         self._expected: set[int] = set()
         self._alive: list[Any] = []
 
@@ -147,14 +153,32 @@ class Watch:
         except TypeError:  # an unhashable key can't be in a dict
             return READ[kind](container, key)
         value = READ[kind](container, key)
-        if known is not None and value is not known.value and kind not in _EQUAL and kind != "elements":
+        if known is not None and value is not known.value and not known.is_same(value):
             return value  # the call has changed it meanwhile
         if known is None:
             known = self.loads[place] = Load(kind, container, key, value)
             if place in self.varying and (type(value) is float or type(value) is int):
                 known.exact = False
                 known.number = leaf(value, known)
+            elif type(value) is not float and type(value) is not int:
+                self._find_tensors(value)
         return known.value if known.number is None else known.number
+
+    def _find_tensors(self, value: Any) -> None:
+        """Note the tensors in an object that was found, as far as it can't change."""
+        stack = [value]
+        while stack:
+            x = stack.pop()
+            if isinstance(x, tape.TENSOR):
+                self.tensors[id(x)] = x
+            elif isinstance(x, tuple):
+                stack += x
+            elif isinstance(x, functools.partial):
+                stack.append(x.args)
+            elif type(x) is MethodType:
+                stack.append(x.__self__)
+            elif isinstance(x, enum.Enum):
+                stack.append(x.value)
 
     def expect(self, expression: Expression) -> None:
         """A replay must find this value."""
@@ -173,6 +197,7 @@ class Watch:
     def forget(self) -> None:
         """What was only needed during the call."""
         self.loads.clear()
+        self.tensors.clear()
         self._alive.clear()
 
     def decide(self, expression: Expression, outcome: bool) -> None:
