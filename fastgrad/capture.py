@@ -37,6 +37,7 @@ class Capture(Recorder):
     def __init__(self, arguments: list[Any], name: str, varying: dict[tuple[Any, ...], Any] | None = None) -> None:
         super().__init__(varying)
         self.called = name
+        self.disturbed = False  # another thread has taken memory from the trace meanwhile (`threads.let_go`)
         self.seeded: dict[Any, tuple[int, int]] = {}  # generators that the call has given a seed
         self.by_storage: dict[Storage, tuple[Any, ...]] = {}
         self.by_tensor: dict[int, tuple[Any, ...]] = {}

@@ -248,7 +248,12 @@ class Compiled:
                 tr.capture = None  # an argument that the function knows by name, too
                 flush(tr)
                 return stripped(outputs)
-            replay = Replay(tr, capture, flat, outputs)
+            with tape.writing, tr.lock:
+                if capture.disturbed:  # another thread has written to what the call had read: right once, but no replay
+                    tr.capture = None
+                    flush(tr)
+                    return stripped(outputs)
+                return self._first(tr, key, capture, flat, outputs)
         except Unanswerable as reason:
             capture.release(str(reason), capture.place)
             return self._unwatched(tr, key, capture, outputs)
@@ -262,9 +267,14 @@ class Compiled:
                 raise
             return stripped(outputs)
         except BaseException:
-            tr.capture = None
-            flush(tr)
+            if tr.capture is not None:
+                tr.capture = None
+                flush(tr)
             raise
+
+    def _first(self, tr: Any, key: Any, capture: Capture, flat: list[Any], outputs: Any) -> Any:
+        """Execute what a capture has recorded, and keep it as a replay."""
+        replay = Replay(tr, capture, flat, outputs)
         tr.capture = None
         made = replay.holders[: replay.n_outputs]
         try:

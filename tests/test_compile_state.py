@@ -10,11 +10,13 @@ import collections
 import contextlib
 import contextvars
 import functools
+import gc
 import io
 import itertools
 import logging
 import os
 import random
+import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -26,7 +28,7 @@ import pytest
 from state_programs import PLACES, USES, Program, check, frames, outcome, programs, shown
 
 import fastgrad as torch
-from fastgrad import nn
+from fastgrad import nn, recording
 
 CALLS = 7
 COMMON = ("float", "int", "list", "list of tensors", "dict", "layers")
@@ -501,3 +503,65 @@ def test_an_alias_is_returned_as_an_alias(name: str, grad: bool) -> None:
         runs.append(seen)
     for k, (plain, given) in enumerate(zip(*runs, strict=True)):
         assert plain == given, f"call {k}"
+
+
+# ------------------------------------------------------------------------------------------------------------ threads
+
+
+@pytest.mark.parametrize("write", ["add", "item", "data", "nothing"])
+@pytest.mark.parametrize("name", ["read", "written", "view"])
+def test_a_write_by_another_thread_while_a_call_is_recorded(name: str, write: str) -> None:
+    """Later calls do what the function does, whatever came in between while it was recorded."""
+
+    def writes(w: torch.Tensor) -> None:
+        if write == "add":
+            w.add_(1)
+        elif write == "item":
+            w[1] = 7.0
+        elif write == "data":
+            w.data.mul_(2)
+        w.sum().item()
+
+    def make() -> tuple[Any, ...]:
+        w, v = torch.ones(3), torch.full((3,), 2.0)
+
+        def f(x: Any) -> Any:
+            y = x * (w.view(-1) if name == "view" else w)
+            if name == "written":
+                w.add_(10)
+            y = y + v
+            return y + w * 100
+
+        return f, w, v
+
+    f, w, v = make()
+    step = torch.compile(f)
+    threads: list[threading.Thread] = []
+
+    def collecting(phase: str, info: dict[str, int]) -> None:  # called in the midst of recording
+        trace = recording.local.trace
+        reached = trace.written if name == "written" else trace.entered
+        if trace.capture is not None and w._storage in reached and v._storage in trace.entered and not threads:
+            threads.append(threading.Thread(target=writes, args=(w,)))
+            threads[0].start()
+            threads[0].join()
+
+    before = gc.get_threshold()
+    gc.callbacks.append(collecting)
+    gc.set_threshold(1)
+    try:
+        step(torch.ones(3)).sum().item()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(collecting)
+    assert threads
+    plain, other, _ = make()
+    other.copy_(w)
+    for k in range(CALLS):
+        x = torch.full((3,), float(k))
+        assert shown(w) == shown(other)
+        versions = w._version, other._version
+        assert shown([step(x), w]) == shown([plain(x), other])
+        assert w._version - versions[0] == other._version - versions[1]
+        w.add_(k)
+        other.add_(k)
