@@ -50,20 +50,26 @@ class Found:
 class Seen:
     """Another handle on the memory of an argument, of a tensor that the function knows, or of a result."""
 
-    __slots__ = ("base", "meta", "number", "offset", "strides", "whole")
+    __slots__ = ("base", "detached", "meta", "number", "offset", "related", "strides", "whole")
 
-    def __init__(self, base: Made | Found, t: Tensor, meta: Signature, offset: int, number: int | None) -> None:
+    def __init__(
+        self, base: Made | Found, t: Tensor, meta: Signature, offset: int, number: int | None, related: bool
+    ) -> None:
         self.base = base
+        self.related = related  # whether it is a view of the base, and not of another handle on the same memory
         self.meta = meta
         self.offset = offset
         self.strides = strides_of(t)
         self.whole = t._whole
+        self.detached = t._detached
         self.number = number  # of the result that has its history, if it has one
 
     def of(self, base: Tensor, made: list[Tensor]) -> Tensor:
         """The handle for this call."""
         t = tape.blank(tape.STALE, self.meta)
-        t._base = base
+        t._detached = self.detached
+        if self.related:
+            t._base = base if base._base is None else base._base
         if self.number is not None:
             t._origin = made[self.number]._origin
         return place(t, base, self.strides, self.offset, self.whole)
@@ -100,9 +106,10 @@ class Copied:
 class Template:
     """Makes the template of one answer; collects the tensors that the call must hand over."""
 
-    def __init__(self, tr: Trace, capture: Capture) -> None:
+    def __init__(self, tr: Trace, capture: Capture, arguments: list[Any]) -> None:
         self.tr = tr
         self.capture = capture
+        self.arguments = arguments
         self.wanted: list[Tensor] = []  # results, in the order of their numbers
         self.computed: list[Expression] = []
         self.views: list[tuple[Tensor, Made, int]] = []  # handles that the first call puts on a result's memory
@@ -167,6 +174,8 @@ class Template:
             return Found(*where)
         if id(t) in self._here and type(t._meta) is Signature and t._storage.array is not None:
             return Found("tensor", t)
+        if type(t) is not Tensor or (t.requires_grad and t.is_leaf):
+            raise Unanswerable(f"it returns a leaf that it makes (a {type(t).__name__})")
         storage = t._storage
         if storage is None or (t._at[0] == tr.epoch and t._whole and storage.aliases is None):
             return self.want(t)
@@ -182,7 +191,7 @@ class Template:
             return self.want(t)
         number = self.want(t).number if t._meta.requires_grad else None
         self.views.append((t, base, t._offset))
-        return Seen(base, t, _signature(t), t._offset, number)
+        return Seen(base, t, _signature(t), t._offset, number, t._base is not None and not t._base._detached)
 
     def _all_of(self, t: Tensor) -> Tensor:
         """A tensor that is all of a pending storage: one of the handles, or one for the purpose."""
@@ -208,7 +217,10 @@ class Template:
         if base is None:
             return self.want(t) if t._at[0] == self.tr.epoch and type(t._meta) is not Signature else Found("tensor", t)
         number = self.want(t).number if t._meta.requires_grad else None
-        return Seen(base, t, _signature(t), t._offset - offset, number)
+        root = t._base
+        owner = self.arguments[base.owner] if base.kind == "argument" else base.owner
+        related = root is not None and (root is owner or root is owner._base)
+        return Seen(base, t, _signature(t), t._offset - offset, number, related)
 
 
 class _Plain:

@@ -63,7 +63,7 @@ class Replay:
         roots: list[int] = []
         self.results: list[tuple[Signature, int]] = []  # signature and slot of each result made anew
         self.holders: list[Tensor] = []
-        answer = Template(tr, capture)
+        answer = Template(tr, capture, arguments)
         self.template = answer.of(outputs)
         self.views = answer.views
         for t in answer.wanted:

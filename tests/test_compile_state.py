@@ -505,6 +505,36 @@ def test_an_alias_is_returned_as_an_alias(name: str, grad: bool) -> None:
         assert plain == given, f"call {k}"
 
 
+@pytest.mark.parametrize("name", ALIASES)
+def test_a_write_with_a_history_to_an_alias_reaches_its_relatives(name: str) -> None:
+    runs = []
+    f = ALIASES[name]
+    warnings.simplefilter("ignore", RuntimeWarning)
+    for compiled in (False, True):
+        seen: list[Any] = []
+        a = Held()
+        step = torch.compile(lambda x, a=a: f(a, x)) if compiled else functools.partial(f, a)
+        for k in range(CALLS):
+            x, factor = torch.full((3, 4), float(k)), torch.tensor(2.0, requires_grad=True)
+            answer = flat(step(x))
+            handles = [x, a.w, *answer, *[t[-1:] for t in answer if t.dim()]]
+            target = handles[k % len(handles)]
+            try:
+                target.mul_(factor)
+            except RuntimeError as error:
+                seen.append(type(error))
+            flags = [(t.requires_grad, t.is_leaf) for t in handles]
+            loss = sum([t.sum() for t in handles if t.requires_grad], torch.zeros(()))
+            if loss.requires_grad:
+                loss.backward()
+            seen.append([flags, shown(handles), None if factor.grad is None else factor.grad.item()])
+            a.w = torch.arange(12.0).reshape(3, 4)
+            a.items[0], a.pair = a.w, (a.w, 2)
+        runs.append(seen)
+    for k, (plain, given) in enumerate(zip(*runs, strict=True)):
+        assert plain == given, f"call {k}"
+
+
 # ------------------------------------------------------------------------------------------------------------ threads
 
 

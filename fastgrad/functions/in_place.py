@@ -163,7 +163,11 @@ def _handle(tr: Trace, slot: int) -> Tensor:
 def _history(tr: Trace, base: Tensor, slot: int) -> None:
     """A base that was written through a view takes part in the gradient of what was written."""
     node = tr.entries()[slot]
-    if node.requires_grad and base._whole and node.shape == base._meta.shape:
+    if node.requires_grad and base._whole:
+        if node.shape != base._meta.shape:  # the memory has entered as a flat array
+            node = tape.AS_STRIDED.record_value(
+                tr, slot, (base._meta.shape, base._strides, base._offset), detached=False
+            )
         _rebind(tr, base, node)
 
 

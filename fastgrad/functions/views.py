@@ -185,7 +185,7 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
         return t
     meta = base._meta
     t = tape.blank(STALE, Signature.of(op.infer(meta.shape, attrs), meta.dtype))
-    t._detached = base._detached or meta.requires_grad
+    t._detached = meta.requires_grad or (base._detached and base._base is not None)
     t._base = base if base._base is None else base._base
     share(t, base, *moved)
     if t._storage.array is None:
