@@ -6,6 +6,7 @@ memory with the twins of the others in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable
@@ -316,3 +317,40 @@ def test_gradients_keep_their_leaves_when_memory_is_held_by_numpy() -> None:
             p.grad = g.detach().clone()
         held = b.detach().numpy()
         assert np.allclose([b.item(), h.item(), held[0]], [nb, nh, nb], rtol=1e-12)
+
+
+FIRST = {
+    "product": "y.mul_(p)",
+    "sum": "y.add_(p * 2)",
+    "copy": "y.copy_(p * p)",
+    "item": "y[1] = p[0] * 3",
+    "none": "pass",
+}
+THEN = {
+    "fill": "y.fill_(7.0)", "zero": "y.zero_()", "copy": "y.copy_(T.arange(3.0))", "all": "y[...] = 2.5", "item": "y[0] = 5.0",
+    "half": "y.mul_(0.5)", "view": "y.view(-1)[1:].fill_(4.0)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("then", THEN)
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("way", ["no_grad", "data"])
+def test_what_has_a_history_is_overwritten_outside_of_it(first: str, then: str, way: str) -> None:
+    """Values and gradients are PyTorch's, whichever of the handles is read, and when."""
+    peer = pytest.importorskip("torch")
+    second = THEN[then] if way == "no_grad" else THEN[then].replace("y", "y.data", 1)
+    seen = []
+    for library in (fastgrad, peer):
+        for reads in ("", "float(y.detach().sum())"):
+            p, x = library.ones(3, requires_grad=True), library.full((3,), 1.5)
+            names = {"T": library, "p": p, "y": x + 1}
+            for statement in (FIRST[first], reads, second, reads):
+                with library.no_grad() if statement == second and way == "no_grad" else contextlib.nullcontext():
+                    exec(statement, names)
+            y = names["y"]
+            found = [(y.detach() * 2).tolist(), y.requires_grad]
+            if y.requires_grad:
+                (y * library.arange(1.0, 4.0)).sum().backward()
+                found.append(None if p.grad is None else p.grad.tolist())
+            seen.append([*found, y.detach().tolist()])
+    assert seen[0] == seen[1] == seen[2] == seen[3]

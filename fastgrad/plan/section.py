@@ -149,7 +149,7 @@ def ancestors(section: Section, slots: Sequence[int]) -> set[int]:
         slot = rest.pop()
         if slot not in found:
             found.add(slot)
-            rest += [section.canonical(x) for x in section.entries[slot].operands]
+            rest += [section.canonical(x) for x in read(section.entries[slot])]
     return found
 
 
@@ -162,10 +162,16 @@ def live(entries: Sequence[Any], roots: Sequence[int]) -> list[int]:
     for slot in range(max(roots, default=-1), -1, -1):
         if needed[slot]:
             order.append(slot)
-            for operand in entries[slot].operands:
+            for operand in read(entries[slot]):
                 needed[operand] = 1
     order.reverse()
     return order
+
+
+def read(node: Any) -> Sequence[int]:
+    """The operands whose values an entry is computed from: a view may have others, which are only its history."""
+    operands: Sequence[int] = node.operands
+    return operands[:1] if len(operands) > 1 and getattr(node.op, "kind", None) == "view" else operands
 
 
 def merge(shape: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:

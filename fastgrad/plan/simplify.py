@@ -10,7 +10,7 @@ from typing import Any
 from .. import recording as tape
 from ..ops.arrays import expand, permute, reshape, squeeze, squeeze_dim, swap, t, unsqueeze
 from ..ops.table import CONVERT, Elementwise
-from .section import Section
+from .section import Section, read
 
 _PERMUTING = (permute, swap, t)
 _RESHAPING = (reshape, unsqueeze, squeeze, squeeze_dim)
@@ -47,7 +47,7 @@ def _live(section: Section, roots: list[int]) -> list[int]:
     for slot in reversed(section.order):
         if needed[slot] and slot not in same:
             order.append(slot)
-            for x in entries[slot].operands:
+            for x in read(entries[slot]):
                 needed[same.get(x, x)] = 1
     order.reverse()
     return order
