@@ -354,3 +354,35 @@ def test_what_has_a_history_is_overwritten_outside_of_it(first: str, then: str, 
                 found.append(None if p.grad is None else p.grad.tolist())
             seen.append([*found, y.detach().tolist()])
     assert seen[0] == seen[1] == seen[2] == seen[3]
+
+
+@pytest.mark.parametrize(
+    "source", ["a", "a[:]", "a.view(3)", "a * 2", "T.relu(a)", "b", "b[:]", "a.to(T.float32)", "a.expand(3)"]
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        "p.copy_({})",
+        "p[...] = {}",
+        "p[:] = {}",
+        "p[0] = ({})[1]",
+        "p.fill_(({})[0])",
+        "p.view(-1).copy_({})",
+        "p.data.copy_(({}).detach())",
+    ],
+)
+@pytest.mark.parametrize("made", ["leaf", "computed"])
+def test_a_write_under_no_grad_gives_no_history(write: str, source: str, made: str) -> None:
+    """A copy of a parameter, of a view of it or of what was computed from it leaves what it is written to as it was."""
+    peer = pytest.importorskip("torch")
+    seen = []
+    for library in (fastgrad, peer):
+        q, a = library.ones(3, requires_grad=True), library.full((3,), 2.0, requires_grad=True)
+        names = {"T": library, "p": q if made == "leaf" else q * 3, "a": a, "b": a * 1.5}
+        with library.no_grad():
+            exec(write.format(source), names)
+        p = names["p"]
+        found = [p.is_leaf, p.requires_grad]
+        (p * library.arange(3.0)).sum().backward()
+        seen.append([*found, p.detach().tolist(), a.grad, None if q.grad is None else q.grad.tolist()])
+    assert seen[0] == seen[1]

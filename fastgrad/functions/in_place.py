@@ -55,6 +55,8 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     assert value._meta.dtype is t._meta.dtype and value._meta.shape == t._meta.shape
     if tr.static:
         raise RuntimeError("in-place operations cannot be part of a composite")
+    if value._meta.requires_grad and not tr.grad_enabled:
+        value = value.detach()  # a parameter, say, that another one is a copy of
     value_slot = tape.slots_of(tr, (value,))[0]
     if tr.draft is not None and t._storage is None and t._at[0] == tr.epoch and not t._meta.requires_grad:
         meta = tr.draft.kind(value_slot)
