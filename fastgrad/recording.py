@@ -720,6 +720,22 @@ def follow(tr: Trace, t: Tensor) -> None:
         tr.live.append(t)
 
 
+def displace(tr: Trace, t: Tensor) -> None:
+    """The memory of a pending tensor gets another value, so that it has no place any more; where its history is stays known."""
+    epoch, slot = t._at
+    if epoch == tr.epoch:
+        t._at = (-2 - epoch, slot)
+    elif epoch >= 0:
+        materialize(t)  # the trace that has its history is another thread's
+        t._at = STALE
+
+
+def epoch_of(t: Tensor) -> int:
+    """The epoch of the trace that a tensor's history is in, also if its value is elsewhere."""
+    epoch = t._at[0]
+    return epoch if epoch >= 0 else -2 - epoch
+
+
 def _source(tr: Trace, t: Tensor) -> Any:
     """Where a gradient goes that reaches an input: a leaf, or a place in the graph of an earlier trace."""
     return t if t._origin is None or tr.capture is not None else t._origin
@@ -750,6 +766,8 @@ def enter(tr: Trace, t: Tensor) -> int:
     if storage is None or (storage.array is None and storage.at[0] != tr.epoch):
         materialize(t)  # pending in another thread, or left behind by an error
         storage = t._storage
+    elif type(t._meta) is not Signature and t._at != STALE and epoch_of(t) != tr.epoch:
+        materialize(t)  # only its history is
     if storage.shared and exported(storage):
         return _enter_shared(tr, t)
     current = tr.entered.get(storage) if storage.array is not None else storage.at[1]

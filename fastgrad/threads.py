@@ -110,10 +110,10 @@ def steady(owner: Trace) -> Any:
 
 
 def materialize(t: Tensor) -> None:
-    """Give a tensor its value: run its trace, or if that is another thread's, compute this one value beside it."""
+    """Give a tensor its value and its history: run its trace, or if that is another thread's, compute this one value beside it."""
     tr = tape.local.trace
     storage = t._storage
-    epoch = t._at[0] if storage is None else storage.at[0]
+    epoch = tape.epoch_of(t) if storage is None or storage.array is not None else storage.at[0]
     if epoch == tr.epoch:
         flush(tr)
         return
@@ -127,18 +127,19 @@ def materialize(t: Tensor) -> None:
 def observe(tr: Trace, t: Tensor, epoch: int) -> None:
     """Compute one pending tensor of a trace, which goes on as if nothing had happened."""
     with tr.lock:
-        storage = t._storage
-        if tr.epoch != epoch or (storage is not None and storage.array is not None):
+        storage, meta = t._storage, t._meta
+        has_value = storage is not None and storage.array is not None
+        has_history = not meta.requires_grad or type(meta) is Signature
+        if tr.epoch != epoch or (has_value and has_history):
             return
-        slot = t._at[1] if storage is None else storage.at[1]
-        meta = t._meta
-        roots = [t._at[1]] if meta.requires_grad and type(meta) is not Signature else []
+        slot = t._at[1] if storage is None or has_value else storage.at[1]
+        roots = [] if has_history else [t._at[1]]
         past = steady(tr) if roots else None  # a draft goes on as it is: its thread may be recording
         ready = ready_for(tr, slot, roots, past)
         made, kept = apart(tr, ready)
         if storage is None:
             t._storage = made[0]
-        else:
+        elif not has_value:
             adopt(storage, made[0])
         if roots:
             t._origin = (reverse.Graph(tr, ready, kept, past), roots[0])

@@ -210,3 +210,65 @@ def test_threads_that_come_and_go_leave_nothing_behind() -> None:
     before = fastgrad.stats()["missed"]
     together(work, 1)
     assert fastgrad.stats()["missed"] == before, "a new thread finds the programs of those before it"
+
+
+def somewhere(place: str, pool: ThreadPoolExecutor, work: Callable[[], object]) -> None:
+    """Run in this thread, in a worker that lives on, or in one that ends."""
+    if place == "here":
+        work()
+    elif place == "worker":
+        pool.submit(work).result()
+    else:
+        together(lambda i: work() and None, 1)
+
+
+PLACES = ("here", "worker", "new thread")
+WRITES: dict[str, Callable[[fastgrad.Tensor], object]] = {
+    "data": lambda t: t.data.clamp_(-0.25, 0.25),
+    "a view of data": lambda t: t.data.view(-1).fill_(1.5),
+    "detach": lambda t: t.detach().add_(1),
+    "two": lambda t: (t.data.add_(1), t.detach().view(-1).mul_(2)),
+    "a leaf on its memory": lambda t: t.detach().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("reader", PLACES)
+@pytest.mark.parametrize("writer", PLACES)
+@pytest.mark.parametrize("recorder", PLACES)
+@pytest.mark.parametrize("write", list(WRITES))
+@pytest.mark.parametrize("drafts", [False, True])
+def test_a_result_keeps_its_history_whoever_writes_to_its_memory(
+    write: str, recorder: str, writer: str, reader: str, drafts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if drafts:
+        monkeypatch.setattr(recording, "STRANGERS", 0)
+        recording.local.trace.reset()
+    for use in (lambda t: t, lambda t: t.tanh() * 0 + t):
+        leaf = fastgrad.tensor([0.5, -2.0], requires_grad=True)
+        made: list[fastgrad.Tensor] = []
+        with ThreadPoolExecutor(1) as pool:
+            somewhere(recorder, pool, lambda leaf=leaf, made=made: made.append((leaf * leaf).sum()))
+            somewhere(writer, pool, lambda made=made: WRITES[write](made[0]))
+            somewhere(reader, pool, lambda made=made, use=use: use(made[0]).backward())
+        assert leaf.grad is not None
+        assert leaf.grad.tolist() == [1.0, -4.0]
+
+
+@pytest.mark.parametrize("setter", PLACES)
+@pytest.mark.parametrize("recorder", PLACES)
+def test_data_assigned_to_a_view_of_another_thread_leaves_its_history(recorder: str, setter: str) -> None:
+    leaf = fastgrad.tensor([0.5, -2.0], requires_grad=True)
+    made: list[fastgrad.Tensor] = []
+
+    def assign() -> None:
+        made[0].data = fastgrad.ones(2)
+
+    with ThreadPoolExecutor(1) as pool:
+        somewhere(recorder, pool, lambda: made.append(leaf.view_as(leaf)))
+        somewhere(setter, pool, assign)
+        assert not made[0].is_leaf
+        assert made[0].tolist() == [1.0, 1.0]
+        (made[0] * made[0]).sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.tolist() == [2.0, 2.0]
+    assert leaf.tolist() == [0.5, -2.0]

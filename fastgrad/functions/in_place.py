@@ -129,7 +129,10 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
     for reference in storage.aliases or ():
         other = reference()
         if other is not None:
-            other._at = STALE
+            if type(other._meta) is Signature:
+                other._at = STALE
+            else:
+                tape.displace(tr, other)
             if other is not t and not other._detached and related and tape.is_related(other):
                 tape.follow(tr, other)  # it takes part in the gradient of what was written
             if t._base is not None and other is t._base and other is not t:

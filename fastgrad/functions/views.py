@@ -100,6 +100,8 @@ def set_data(t: Tensor, value: Tensor) -> None:
     if source._storage is None or source._storage.array is None:
         tape.materialize(source)
     tape.flush(tr)
+    if type(t._meta) is not Signature:  # another thread has yet to run it
+        tape.materialize(t)
     if t._storage is source._storage:
         structure_version[0] += 1  # what a replay knows a tensor by is its storage
     move(t, source)
