@@ -373,6 +373,7 @@ def _repeat(tr: Trace, edge: Edge) -> bool:
             or leaf._origin is not None
             or leaf._stands_for is not None
             or leaf._after_hooks
+            or not leaf._meta.requires_grad
         ):
             return False
     tr.node = edge.end
@@ -394,7 +395,11 @@ def remember_quick(tr: Trace, epoch: int, start: Any, inputs: int, slot: int) ->
         return
     outputs = []
     for source, leaf in tr.sources.items():
-        g = leaf._grad if type(leaf) is not tuple else None
+        if type(leaf) is tuple:
+            continue
+        if not leaf._meta.requires_grad:  # the next time it may require one
+            return
+        g = leaf._grad
         if g is not None and g._at[0] == epoch and type(g._meta) is Node and g._at[1] >= start.end:
             outputs.append((source, g._meta))
     start.next[("quick backward", slot)] = Edge(tr.node, outputs)
@@ -687,10 +692,10 @@ def _hooks(region: Any) -> Callable[[int, Tensor], Tensor] | None:
 
 
 def _arrive(leaf: Tensor, g: Tensor, accumulate: bool, create: bool) -> Tensor:
-    """A leaf's gradient is complete."""
+    """A leaf's gradient is complete. One that requires none any more keeps none."""
     if leaf._hooks:
         g = call_hooks(leaf._hooks, g)
-    if accumulate:
+    if accumulate and leaf._meta.requires_grad:
         _accumulate(leaf, g, create)
         for hook in list((leaf._after_hooks or {}).values()):
             hook(leaf)

@@ -386,3 +386,34 @@ def test_a_write_under_no_grad_gives_no_history(write: str, source: str, made: s
         (p * library.arange(3.0)).sum().backward()
         seen.append([*found, p.detach().tolist(), a.grad, None if q.grad is None else q.grad.tolist()])
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("had", [False, True])
+@pytest.mark.parametrize("stop", [lambda t: t.detach_(), lambda t: t.requires_grad_(False)])
+@pytest.mark.parametrize("mode", ["plain", "eager", "draft"])
+def test_a_leaf_that_requires_no_gradient_any_more_gets_none(
+    mode: str, stop: Callable[[Any], Any], had: bool, read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode == "draft":
+        monkeypatch.setattr(fastgrad.recording, "STRANGERS", 0)
+        fastgrad.recording.local.trace.reset()
+    with fastgrad.eager() if mode == "eager" else contextlib.nullcontext():
+        for stopped in (False, True, False, True):  # the same program with a leaf that goes on and one that does not
+            seen: list[str] = []
+            leaf, other = (fastgrad.ones(3, requires_grad=True) for _ in range(2))
+            if had:
+                leaf.register_post_accumulate_grad_hook(lambda t, seen=seen: seen.append("leaf"))
+                leaf.grad, other.grad = fastgrad.ones(3), fastgrad.ones(3)
+            loss = (leaf * other * 2).sum()
+            if read:
+                loss.item()
+            if stopped:
+                stop(leaf)
+            loss.backward()
+            assert other.grad.tolist() == [3.0 if had else 2.0] * 3
+            if stopped:
+                assert (leaf.grad.tolist() == [1.0] * 3) if had else (leaf.grad is None)
+            else:
+                assert leaf.grad.tolist() == other.grad.tolist()
+            assert seen == (["leaf"] if had and not stopped else [])
