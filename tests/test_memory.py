@@ -417,3 +417,10 @@ def test_a_leaf_that_requires_no_gradient_any_more_gets_none(
             else:
                 assert leaf.grad.tolist() == other.grad.tolist()
             assert seen == (["leaf"] if had and not stopped else [])
+
+
+@pytest.mark.parametrize("shape, start, end", [((3,), 0, -1), ((2, 3), 1, 1), ((2, 3), 0, 0), ((2, 3, 1), -1, 2)])
+def test_flatten_of_one_dimension_is_the_tensor_itself(shape: tuple[int, ...], start: int, end: int) -> None:
+    leaf = fastgrad.ones(shape, requires_grad=True)
+    assert leaf.flatten(start, end) is leaf
+    assert fastgrad.flatten(leaf.detach()).shape == (np.prod(shape),)

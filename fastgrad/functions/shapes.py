@@ -98,7 +98,7 @@ def view_as_shape(input: Tensor, *sizes_: Any, size: Any = None, dtype: Any = No
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Dimensions from `start_dim` to `end_dim` run together."""
+    """Dimensions from `start_dim` to `end_dim` run together; the tensor itself if that is one dimension."""
     tensor_operand(input, "flatten")
     shape = input.shape
     first, last = wrap_dim("flatten", start_dim, len(shape)), wrap_dim("flatten", end_dim, len(shape))
@@ -106,6 +106,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         return reshape(input, 1)
     if first > last:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    if first == last:
+        return input
     return reshape(input, (*shape[:first], count(shape[first : last + 1]), *shape[last + 1 :]))
 
 
