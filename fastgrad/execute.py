@@ -168,7 +168,7 @@ def flush(tr: Trace) -> None:
 class _Pattern:
     """How a trace ended: which of its tensors were alive, and what was done about them."""
 
-    __slots__ = ("alive", "forced", "places", "ready", "rooted", "roots", "slots", "table", "uses")
+    __slots__ = ("alive", "end", "forced", "places", "ready", "rooted", "roots", "slots", "table", "uses")
 
     def __init__(self, alive: list[bool], slots: list[int], ready: Ready, rooted: list[int], roots: list[int]) -> None:
         self.alive = alive
@@ -179,7 +179,8 @@ class _Pattern:
         self.roots = roots
         self.forced = _forced[0]
         self.uses = 0
-        self.table: Any = None  # the same for machine code
+        self.table: Any = None  # the same for machine code,
+        self.end: Any = None  # and the function that runs it
 
 
 def _again(tr: Trace) -> bool:
@@ -191,7 +192,7 @@ def _again(tr: Trace) -> bool:
     if pattern is None or pattern.forced != _forced[0]:
         return False
     table = pattern.table
-    if table is not None and ending()(tr, table):
+    if table is not None and pattern.end(tr, table):
         tr.strangers = 0
         tr.reset()
         return True
@@ -206,7 +207,7 @@ def _again(tr: Trace) -> bool:
     pattern.uses += 1
     if pattern.uses == endings.AFTER:
         pattern.ready.program.move_up()
-        pattern.table = endings.table(tr, pattern)
+        pattern.table, pattern.end = endings.table(tr, pattern), ending()
     _perform(tr, pattern.ready, holders, [holders[k] for k in pattern.rooted], pattern.roots)
     return True
 

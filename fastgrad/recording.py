@@ -229,9 +229,6 @@ class Trace:
         if self.nodes > CACHE_NODES:
             old, self.root, self.nodes = self.root, _root(), 0
             fell(old)
-        if self.aside is not None:
-            old, self.aside = self.aside, None
-            fell(old)
         node = self.root
         if not self.grad_enabled:
             node = twin(node)
@@ -244,12 +241,11 @@ class Trace:
         self.sources: dict[int, Any] = {}  # slot -> leaf, or (graph, slot): where a gradient leaves the trace
         self.entered: dict[Storage, int] = {}  # storage -> slot of its present value
         self.written: dict[Storage, int] = {}  # storages that a write of this trace changes -> first slot
-        if self.before:
-            self.before = {}
-        if self.path:
-            self.path = []
-        if self.constants:
-            self.constants = {}
+        if self.path or self.before or self.constants or self.aside is not None:
+            self.path, self.before, self.constants = [], {}, {}
+            if self.aside is not None:
+                old, self.aside = self.aside, None
+                fell(old)
         if self.released or self.hooks or self.functions:
             self.released, self.hooks, self.functions = set(), {}, {}
         self.draft = None

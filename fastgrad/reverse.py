@@ -143,7 +143,7 @@ class Graph:
         if requires:
             t._origin = source._origin if isinstance(source, Tensor) else source if source is not None else (self, slot)
             if isinstance(source, Tensor):
-                t._stands_for = source
+                t._stands_for, t._looked_at = source, True
         return t
 
     def release(self, slots: Iterable[int]) -> None:
@@ -358,34 +358,28 @@ def quick(root: Tensor) -> bool:
     edge = tr.node.next.get(("quick backward", slot))
     if edge is None:
         return False
+    sources, outputs = tr.sources, edge.outputs
     with tape.writing:  # another thread may give the leaves gradients at the same time
-        return _repeat(tr, edge)
-
-
-def _repeat(tr: Trace, edge: Edge) -> bool:
-    epoch, sources, outputs = tr.epoch, tr.sources, edge.outputs
-    for source, _ in outputs:
-        leaf = sources[source]
-        if (
-            type(leaf) is tuple
-            or leaf._grad is not None
-            or leaf._hooks
-            or leaf._origin is not None
-            or leaf._stands_for is not None
-            or leaf._after_hooks
-            or not leaf._meta.requires_grad
-        ):
-            return False
-    tr.node = edge.end
-    live = tr.live
-    for source, node in outputs:
-        t = _new(Tensor)
-        t._at = (epoch, node.slot)
-        t._meta = node
-        t._storage = t._grad = t._origin = None
-        t._whole = True
-        live.append(t)
-        sources[source]._grad = t
+        for source, _ in outputs:
+            leaf = sources[source]
+            if (
+                type(leaf) is tuple
+                or leaf._grad is not None
+                or leaf._origin is not None
+                or leaf._looked_at
+                or not leaf._meta.requires_grad
+            ):
+                return False
+        tr.node = edge.end
+        live = tr.live
+        for source, node in outputs:
+            t = _new(Tensor)
+            t._at = (epoch, node.slot)
+            t._meta = node
+            t._storage = t._grad = t._origin = None
+            t._whole = True
+            live.append(t)
+            sources[source]._grad = t
     return True
 
 

@@ -37,13 +37,13 @@ def table(replay: Replay, arguments: list[Any], grad_enabled: bool) -> Any:
 
 def _table(replay: Replay, arguments: list[Any], grad_enabled: bool) -> at.Table:
     program = replay.program
-    if (program.error_cell is not None and not program.checks_first) or len(replay.results) > at.MOST_RESULTS:
+    if len(replay.results) > at.MOST_RESULTS:
         raise Unfit
     known = facts()
     rows = Rows()
     numbers = _read(rows, replay, known)
     header = {
-        at.FACTS: known.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), **records(program), at.RELEASE: int(replay.work > LET_GO),
+        at.FACTS: known.address, at.OWNER: at.thread_number(), at.ARGUMENTS: len(arguments), **records(program), at.RELEASE: _release(replay),
         at.RETURN: _answer(replay), at.RESULTS: len(replay.hands), at.INPUTS: len(replay.from_arguments),
     }  # fmt: skip
     _state(rows, replay, grad_enabled)
@@ -113,14 +113,14 @@ def _read(rows: Rows, replay: Replay, known: at.Table) -> dict[int, Any]:
         _load(rows, load, later, type_at)
     for container, key, value in replay.capture.held:
         if isinstance(container, dict):
-            rows.add(at.ENTRY, rows.of(container), rows.of(key), rows.of(value))
+            rows.entry(container, at.ENTRY, rows.of(container), rows.of(key), rows.of(value))
         else:
-            later.append((at.ITEM, rows.of(container), key, rows.of(value)))
+            rows.item(container, key, rows.of(value))
     for options, key, truth in replay.capture.switches:
         value = options[key]
         if type(options) is not dict or type(value) not in _FIXED:
             raise Unfit
-        rows.add(at.TRUTH, rows.of(options), rows.of(key), rows.of(value), int(truth))
+        rows.entry(options, at.TRUTH, rows.of(options), rows.of(key), rows.of(value), int(truth))
     for _, (owner, wanted) in replay.sources:
         if type(owner) is str or (type(wanted) is str and type(owner[wanted]) is float):
             continue
@@ -130,10 +130,20 @@ def _read(rows: Rows, replay: Replay, known: at.Table) -> dict[int, Any]:
             items = value if type(value) is tuple else (value,)
             if type(owner) is not dict or not all([type(x) in _FIXED for x in items]):
                 raise Unfit
-            rows.add(at.ENTRY, rows.of(owner), rows.of(key), rows.of(value))
+            rows.entry(owner, at.ENTRY, rows.of(owner), rows.of(key), rows.of(value))
+    rows.add_dicts()
+    rows.add_lists()
     for row in later:
         rows.add(*row)
     return numbers
+
+
+def _release(replay: Replay) -> int:
+    """Whether sweeps go without the GIL, and which."""
+    if replay.work <= LET_GO:
+        return 0
+    program = replay.program
+    return 2 if program.error_cell is not None and not program.checks_first else 1
 
 
 def leaves(expression: Expression) -> list[Any]:
@@ -161,15 +171,20 @@ def _load(rows: Rows, load: Load, later: list[tuple[int, ...]], type_at: int) ->
         raise Unfit
     wanted = 0 if value is MISSING else rows.of(value)
     if kind == "entry":
-        rows.add(at.ENTRY, rows.of(held), rows.of(load.key), wanted)
+        rows.entry(held, at.ENTRY, rows.of(held), rows.of(load.key), wanted)
     elif kind == "cell":
         later.append((at.IS, rows.of(held) + at.cell(), wanted))
     elif kind == "item" and value is not MISSING:
-        later.append((at.ITEM, rows.of(held), load.key, wanted))
+        if load.key < 0:
+            raise Unfit
+        rows.item(held, load.key, wanted)
     elif kind == "type":
         later.append((at.IS, rows.of(held) + type_at, wanted))
     elif kind == "length":
         of: Any = type(held)
+        if of is list:
+            rows.length(held, value)
+            return
         later.append((at.IS, rows.of(held) + layouts.length(of), value))
     elif kind == "mro":
         later.append((at.IS, rows.of(held) + layouts.order(), wanted))
@@ -192,14 +207,11 @@ def _state(rows: Rows, replay: Replay, grad_enabled: bool) -> None:
     rows.add(at.IS, rows.field(tr, "grad_enabled"), id(grad_enabled))
     rows.add(at.ITEM, rows.of(structure_version), 0, rows.of(structure_version[0]))
     for t, meta, storage in zip(replay.known, replay.metas, replay.storages, strict=True):
-        rows.add(at.IS, rows.field(t, "_meta", Tensor), rows.of(meta))
-        rows.add(at.IS, rows.field(t, "_storage", Tensor), rows.of(storage))
-        rows.add(at.OURS, rows.field(storage, "writer"), rows.of(tr.mark))
+        rows.add(at.KNOWN, rows.of(t), rows.of(meta), rows.of(storage), rows.of(tr.mark))
     for leaf, had in replay.capture.expected:
         rows.add(at.IS_NOT if had else at.IS, rows.field(leaf, "_grad", Tensor), id(None))
     for _, t, *_ in replay.written_at:
-        rows.add(at.IS, rows.field(t._storage, "savers"), id(None))
-        rows.add(at.IS, rows.field(t._storage, "writer"), rows.of(tr.mark))
+        rows.add(at.WRITTEN, rows.of(t._storage), rows.of(tr.mark))
     if replay.program.arena_bytes:
         uses = replay.program.uses_of_arena()
         rows.add(at.ARENA, rows.field(tr, "arena"), replay.program.arena_bytes, 0, len(uses), uses=(3, flat(uses)))
@@ -259,7 +271,7 @@ def _memory(rows: Rows, replay: Replay) -> None:
     for j, pool in enumerate(replay.hands):
         uses = program.uses_of_output(j)
         leaf = 0
-        if j >= replay.n_outputs:
+        if j >= replay.n_outputs and not replay.careful:
             leaf = rows.field(replay.leaves_with[j - replay.n_outputs], "_grad", Tensor)
         rows.add(at.RESULT, rows.of(pool), rows.of(replay.results[j][0]), leaf, 0, len(uses), j, uses=(4, flat(uses)))
 

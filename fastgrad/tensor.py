@@ -70,6 +70,7 @@ class Tensor(Protocols, Methods):
     _watch: Watch | None = None
     _unwritable: bool = False  # a result of a Function that shares an argument's memory
     _stands_for: Tensor | None = None
+    _looked_at: bool = False  # whether more may become of its gradient than to be kept: hooks, or it stands for another
     _writes: int = 0
     _number: tuple[Any, ...] | None = None  # what a Python number on the tape is made of
     _followed: int = -1  # the epoch in which the trace lists it although no entry made it
@@ -335,6 +336,7 @@ class Tensor(Protocols, Methods):
             return RemovableHandle(watch(self).hooks, hook)
         if self._hooks is None:
             self._hooks = {}
+        self._looked_at = True
         return RemovableHandle(self._hooks, hook)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
@@ -346,6 +348,7 @@ class Tensor(Protocols, Methods):
             raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
         if self._after_hooks is None:
             self._after_hooks = {}
+        self._looked_at = True
         return RemovableHandle(self._after_hooks, hook)
 
     # ---- types and devices

@@ -21,7 +21,7 @@ from . import build
 
 # Header of a table: the next table to try, the facts, the thread's number, arguments expected, rows, the program
 NEXT, FACTS, OWNER, ARGUMENTS, ROWS, PROGRAM, COUNT, SWEEP = range(8)
-RELEASE = 8  # 1: the sweep goes without the GIL
+RELEASE = 8  # 1: the sweep goes without the GIL; 2: so do the records that may report an error, which come first
 DIRTY = 9  # 1: something was bound that Python does not know of
 RETURN = 10  # the number of the result returned; NOTHING; -n: the tuple of the first n
 RESULTS, INPUTS, VERSIONS, VERSION_COUNT, GRADIENTS, GRADIENT_COUNT = range(11, 17)
@@ -47,9 +47,13 @@ INPUT = 12  # argument: an address; uses (address of a word, offset), their coun
 RESULT = (
     13  # list of former results, description, address of the leaf's field or 0; uses, their count; number of the result
 )
+ITEMS = 16  # list; its first items, their count; its length or -1
 VALUE = 15  # the bits of a float64; cells, their count: a number that does not change
-OURS = 16  # address of the field with a storage's mark, the mark of the thread's trace: it must be that one, or none
 ARENA = 14  # address of the field, bytes needed; uses, their count
+KNOWN = 17  # a tensor, its description, its storage, the mark of the thread's trace
+WRITTEN = 18  # a storage that no graph reads and that is to be written by this thread's trace: its mark
+UNCHANGED = 19  # dict, its version when the rows that follow held last (they are passed if it still is), their count, its version now
+CHECKED = 20  # how many rows before that one stands: the rows between them hold
 
 # Frame: addresses of the arguments, their count, results, inputs' storages
 ARGUMENTS_AT, GIVEN, MADE, MOST_RESULTS, MOST_INPUTS = 0, 1, 8, 256, 32
@@ -71,12 +75,12 @@ CHOSEN, NEXT_AT, NEXT_KEY, NEXT_VALUE = 24, 25, 26, 27  # list of the storages c
 # Facts: offsets of fields, objects, what counts as free, C functions
 TYPE, FLOAT, STORAGE, META, WHOLE, GRADIENT, ARRAY, ADDRESS, SAVERS, SHARED, BYTES = range(11)
 NONE, TRUE, FALSE, FLOAT_TYPE, STORAGE_TYPE, FREE_TENSOR, FREE_STORAGE, FREE_ARRAY, RUNS = range(11, 20)
-GET_ENTRY, GET_ITEM, LENGTH, TO_INT, FROM_INT, HOLD, LET_GO, CLEAR, SAVE, RESTORE = range(20, 30)
+GET_ENTRY, LIST_LENGTH, LIST_ITEMS, TO_INT, FROM_INT, HOLD, LET_GO, CLEAR, SAVE, RESTORE = range(20, 30)
 THREAD, THREAD_ID, NEW_TUPLE, SET_TUPLE, WALK, OCCURRED = range(30, 36)
 ORIGIN, ALIASES, VERSION, LIVING, ADDRESSES, SCALARS, WRITTEN, TEMPORARIES = range(36, 44)
-NODE_TYPE, INT_TYPE, POOL_STORAGE, POOL_ARRAY, WRITER, AT, GET_TUPLE = range(44, 51)
+NODE_TYPE, INT_TYPE, POOL_STORAGE, POOL_ARRAY, WRITER, AT, GET_TUPLE, DICT_VERSION = range(44, 52)
 _FUNCTIONS = {
-    GET_ENTRY: "PyDict_GetItemWithError", GET_ITEM: "PyList_GetItem", LENGTH: "PyList_Size", TO_INT: "PyLong_AsLongLong",
+    GET_ENTRY: "PyDict_GetItemWithError", TO_INT: "PyLong_AsLongLong",
     FROM_INT: "PyLong_FromLongLong", HOLD: "Py_IncRef", LET_GO: "Py_DecRef", CLEAR: "PyErr_Clear", SAVE: "PyEval_SaveThread",
     RESTORE: "PyEval_RestoreThread", THREAD: "PyThreadState_Get", THREAD_ID: "PyThreadState_GetID", NEW_TUPLE: "PyTuple_New",
     SET_TUPLE: "PyTuple_SetItem", GET_TUPLE: "PyTuple_GetItem", WALK: "PyDict_Next", OCCURRED: "PyErr_Occurred",

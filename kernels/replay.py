@@ -25,6 +25,18 @@ def load(address):
 
 
 @register_jitable
+def length(facts, things):
+    """The number of items in a list."""
+    return load(things + facts[at.LIST_LENGTH])
+
+
+@register_jitable
+def item(facts, things, i):
+    """An item of a list, borrowed."""
+    return load(load(things + facts[at.LIST_ITEMS]) + 8 * i)
+
+
+@register_jitable
 def references(thing):
     """The reference count of an object: its low half, because Python 3.14 keeps flags in the other."""
     return int32_at(thing)[0]
@@ -117,13 +129,31 @@ def bind_arena(facts, table, storage, needed, uses, count):
 
 
 @register_jitable
+def first_items(facts, row):
+    """Whether a list has the items that it had."""
+    count = length(facts, row[1])
+    if count < row[3] or (row[4] >= 0 and row[4] != count):
+        return False
+    wanted, same = int64_at(row[2]), True
+    for i in range(row[3]):
+        same = same and item(facts, row[1], i) == wanted[i]
+    return same
+
+
+@register_jitable
 def holds(facts, row, given, frame, table):
     """Whether one row is as it was; binds what it is about."""
     kind = row[0]
     if kind == at.IS:
         return load(row[1]) == row[2]
-    if kind == at.OURS:
-        return ours(facts, load(row[1]), row[2])
+    if kind == at.KNOWN:
+        return (
+            load(row[1] + facts[at.META]) == row[2]
+            and load(row[1] + facts[at.STORAGE]) == row[3]
+            and ours(facts, load(row[3] + facts[at.WRITER]), row[4])
+        )
+    if kind == at.WRITTEN:
+        return load(row[1] + facts[at.SAVERS]) == facts[at.NONE] and load(row[1] + facts[at.WRITER]) == row[2]
     if kind == at.IS_NOT:
         return load(row[1]) != row[2]
     if kind == at.SAME:
@@ -138,7 +168,9 @@ def holds(facts, row, given, frame, table):
             return False
         return (float64_at(found + facts[at.FLOAT])[0] != 0.0) == (row[4] != 0)
     if kind == at.ITEM:
-        return row[2] < call_1(facts[at.LENGTH], row[1]) and call_2(facts[at.GET_ITEM], row[1], row[2]) == row[3]
+        return row[2] < length(facts, row[1]) and item(facts, row[1], row[2]) == row[3]
+    if kind == at.ITEMS:
+        return first_items(facts, row)
     if kind == at.TENSOR:
         t = given[row[1]]
         return (
@@ -182,8 +214,8 @@ def holds(facts, row, given, frame, table):
     if kind == at.ARENA:
         return bind_arena(facts, table, load(row[1]), row[2], row[3], row[4])
     if kind == at.RESULT:
-        for i in range(call_1(facts[at.LENGTH], row[1])):
-            t = call_2(facts[at.GET_ITEM], row[1], i)
+        for i in range(length(facts, row[1])):
+            t = item(facts, row[1], i)
             storage = unused(facts, t, row)
             if storage != 0:
                 frame[at.MADE + row[6]] = t
@@ -191,6 +223,38 @@ def holds(facts, row, given, frame, table):
                     table[at.DIRTY] = 1
                 return True
     return False
+
+
+@register_jitable
+def passed(facts, row_at, row):
+    """How many rows need not be looked at from this one on, itself included: those about a dict that has not changed; 0 for
+    a row that has to hold."""
+    if row[0] == at.UNCHANGED:
+        version = load(row[1] + facts[at.DICT_VERSION])
+        if version == row[2]:
+            return row[3] + 1
+        row[4] = version
+        return 1
+    if row[0] == at.CHECKED:  # by the version that it had before: comparing keys may have changed it
+        group = int64_at(row_at - 8 * at.ROW * row[1])
+        group[2] = group[4]
+        return 1
+    return 0
+
+
+@register_jitable
+def all_hold(facts, row_at, count, given, frame, table):
+    """Whether all rows are as they were."""
+    while count > 0:
+        row = int64_at(row_at)
+        n = passed(facts, row_at, row)
+        if n == 0:
+            if not holds(facts, row, given, frame, table):
+                return False
+            n = 1
+        row_at += 8 * at.ROW * n
+        count -= n
+    return True
 
 
 @register_jitable
@@ -216,22 +280,28 @@ def replace(facts, address, thing):
 
 
 @register_jitable
-def run(facts, table):
-    """Sweep a program, without the GIL where that is worth it."""
-    if table[at.RELEASE] != 0:
+def sweep(facts, table, records, count, release):
+    """Sweep records of a program, without the GIL where that is worth it."""
+    if release:
         state = call_0(facts[at.SAVE])
-        call_2(table[at.SWEEP], table[at.PROGRAM], table[at.COUNT])
+        call_2(table[at.SWEEP], records, count)
         call_1(facts[at.RESTORE], state)
     else:
-        call_2(table[at.SWEEP], table[at.PROGRAM], table[at.COUNT])
+        call_2(table[at.SWEEP], records, count)
 
 
 @register_jitable
-def checked(table):
-    """Whether the positions that a program reads are all in range, by the records that say so; before anything is written."""
+def run(facts, table):
+    """Sweep a program."""
+    sweep(facts, table, table[at.PROGRAM], table[at.COUNT], table[at.RELEASE] != 0)
+
+
+@register_jitable
+def checked(facts, table):
+    """Whether nothing is wrong with operands, by the records that may say so; before anything is written that outlives the run."""
     if table[at.SPLIT] == 0:
         return True
-    call_2(table[at.SWEEP], table[at.CHECKS], table[at.SPLIT])
+    sweep(facts, table, table[at.CHECKS], table[at.SPLIT], table[at.RELEASE] == 2)
     error = int64_at(table[at.ERROR])
     if error[0] == 0:
         return True
@@ -241,18 +311,27 @@ def checked(table):
 
 @register_jitable
 def perform(facts, table, frame):
-    """Everything holds: sweep, and hand over. The result, 0 if a position is out of range, or -1 with an error set."""
-    if not checked(table):
-        return 0
-    made, borrowed = table[at.RESULTS], table[at.INPUTS] * table[at.RELEASE]
-    versions = int64_at(table[at.VERSIONS])
-    for i in range(table[at.VERSION_COUNT]):
-        if not count_version(facts, versions[i]):
-            return -1
+    """Everything holds: sweep, and hand over. The result, 0 if an operand is wrong, or -1 with an error set."""
+    made, borrowed = table[at.RESULTS], table[at.INPUTS] if table[at.RELEASE] != 0 else 0
     for i in range(made):
         call_1(facts[at.HOLD], frame[at.MADE + i])
     for i in range(borrowed):
         call_1(facts[at.HOLD], frame[at.BORROWED + i])
+    result = hand_over(facts, table, frame) if checked(facts, table) else 0
+    for i in range(made):
+        call_1(facts[at.LET_GO], frame[at.MADE + i])
+    for i in range(borrowed):
+        call_1(facts[at.LET_GO], frame[at.BORROWED + i])
+    return result
+
+
+@register_jitable
+def hand_over(facts, table, frame):
+    """Sweep what writes, and set gradients. The result, or -1 with an error set."""
+    versions = int64_at(table[at.VERSIONS])
+    for i in range(table[at.VERSION_COUNT]):
+        if not count_version(facts, versions[i]):
+            return -1
     int64_at(facts[at.RUNS])[0] += 1
     run(facts, table)
     gradients = int64_at(table[at.GRADIENTS])
@@ -278,10 +357,6 @@ def perform(facts, table, frame):
         if answer < at.NOTHING:
             result = frame[at.MADE + answer]
         call_1(facts[at.HOLD], result)
-    for i in range(made):
-        call_1(facts[at.LET_GO], frame[at.MADE + i])
-    for i in range(borrowed):
-        call_1(facts[at.LET_GO], frame[at.BORROWED + i])
     return result
 
 
@@ -295,11 +370,8 @@ def step(table_at, frame_at):
     while True:
         matches = frame[at.GIVEN] == table[at.ARGUMENTS]
         matches = matches and call_1(facts[at.THREAD_ID], call_0(facts[at.THREAD])) == table[at.OWNER]
-        row, left = table_at + 8 * at.HEADER, table[at.ROWS]
-        while matches and left > 0:
-            matches = holds(facts, int64_at(row), int64_at(frame[at.ARGUMENTS_AT]), frame, table)
-            row += 8 * at.ROW
-            left -= 1
+        given, rows = int64_at(frame[at.ARGUMENTS_AT]), table_at + 8 * at.HEADER
+        matches = matches and all_hold(facts, rows, table[at.ROWS], given, frame, table)
         result = perform(facts, table, frame) if matches else 0
         next_at = 0 if matches else table[at.NEXT]
         if next_at != 0:
@@ -314,10 +386,10 @@ def step(table_at, frame_at):
 def same_living(facts, table, living):
     """Whether the same tensors are alive as before, none with memory already."""
     alive, count = int64_at(table[at.ALIVE]), table[at.LIVE]
-    if call_1(facts[at.LENGTH], living) != count:
+    if length(facts, living) != count:
         return False
     for i in range(count):
-        t = call_2(facts[at.GET_ITEM], living, i)
+        t = item(facts, living, i)
         if (references(t) > facts[at.FREE_TENSOR]) != (alive[i] != 0):
             return False
         if alive[i] != 0 and load(t + facts[at.STORAGE]) != facts[at.NONE]:
@@ -347,8 +419,8 @@ def number(facts, table, value, cells, count):
 @register_jitable
 def free_memory(facts, pool):
     """A storage of a pool that nobody else holds; 0 if there is none."""
-    for i in range(call_1(facts[at.LENGTH], pool)):
-        storage = call_2(facts[at.GET_ITEM], pool, i)
+    for i in range(length(facts, pool)):
+        storage = item(facts, pool, i)
         if (
             references(storage) <= facts[at.POOL_STORAGE]
             and references(load(storage + facts[at.ARRAY])) <= facts[at.POOL_ARRAY]
@@ -375,7 +447,7 @@ def prepare(facts, table, table_at, trace, row_at):
     """Bind inputs, numbers, results and temporaries of an ending; whether all is as it was."""
     addresses, scalars = load(trace + facts[at.ADDRESSES]), load(trace + facts[at.SCALARS])
     inputs, numbers, results = table[at.INPUTS], table[at.NUMBERS], table[at.RESULTS]
-    if call_1(facts[at.LENGTH], addresses) != inputs or call_1(facts[at.LENGTH], scalars) != numbers:
+    if length(facts, addresses) != inputs or length(facts, scalars) != numbers:
         return False
     written = load(trace + facts[at.WRITTEN])
     storage = next_written(facts, table, table_at, written, True)
@@ -385,16 +457,16 @@ def prepare(facts, table, table_at, trace, row_at):
         storage = next_written(facts, table, table_at, written, False)
     for i in range(numbers):
         row = int64_at(row_at + 8 * at.ROW * (inputs + i))
-        if not number(facts, table, call_2(facts[at.GET_ITEM], scalars, i), row[0], row[1]):
+        if not number(facts, table, item(facts, scalars, i), row[0], row[1]):
             return False
     for i in range(inputs):
         row = int64_at(row_at + 8 * at.ROW * i)
-        if bind(call_1(facts[at.TO_INT], call_2(facts[at.GET_ITEM], addresses, i)), row[0], row[1]):
+        if bind(call_1(facts[at.TO_INT], item(facts, addresses, i)), row[0], row[1]):
             table[at.DIRTY] = 1
     chosen = int64_at(table[at.CHOSEN])
     for i in range(results):
         row = int64_at(row_at + 8 * at.ROW * (inputs + numbers + i))
-        position = load(call_2(facts[at.GET_ITEM], load(trace + facts[at.LIVING]), row[3]) + facts[at.AT])
+        position = load(item(facts, load(trace + facts[at.LIVING]), row[3]) + facts[at.AT])
         if call_1(facts[at.TO_INT], call_2(facts[at.GET_TUPLE], position, 1)) != row[6]:
             return False
         storage = free_memory(facts, row[0])
@@ -423,7 +495,7 @@ def end(table_at, trace):
     if (
         not same_living(facts, table, living)
         or not prepare(facts, table, table_at, trace, row_at)
-        or not checked(table)
+        or not checked(facts, table)
     ):
         return 0
     chosen = int64_at(table[at.CHOSEN])
@@ -441,7 +513,7 @@ def end(table_at, trace):
     run(facts, table)
     for i in range(table[at.RESULTS]):
         row = int64_at(row_at + 8 * at.ROW * (table[at.INPUTS] + table[at.NUMBERS] + i))
-        t = call_2(facts[at.GET_ITEM], living, row[3])
+        t = item(facts, living, row[3])
         replace(facts, t + facts[at.STORAGE], chosen[i])
         if load(load(t + facts[at.META]) + facts[at.TYPE]) == facts[at.NODE_TYPE]:
             call_1(facts[at.HOLD], row[4])

@@ -619,9 +619,101 @@ def test_a_position_out_of_range_is_found_before_anything_is_written() -> None:
             weight, gradient = model.weight.detach().clone(), model.weight.grad
             seen = gradient.clone()
             weight.sum().item(), seen.sum().item()
-            with pytest.raises(IndexError, match="index 9 is out of bounds for dimension 1 with size 4"):
+            with pytest.raises(IndexError, match="Target 9 is out of bounds for 4 classes"):
                 call(x, wrong)
             assert (model.weight == weight).all()
             if call is compiled:
                 assert (gradient == seen).all()
     assert quick(lambda: compiled(x, y))[1]
+
+
+class Config:
+    pass
+
+
+def changed_at_random(state: dict[str, Any], items: list[Any], config: Any, rng: Any) -> None:
+    """One change of what a step reads, or one that comes to nothing."""
+    value = float(rng.integers(5))
+    kind = int(rng.integers(12))
+    if kind == 0:
+        state["a"] = value
+    elif kind == 1:
+        state["a"] = state.pop("a")  # to the end
+    elif kind == 2:
+        for k in range(20):
+            state[f"more {k}"] = k  # a larger table
+    elif kind == 3:
+        for k in range(20):
+            state.pop(f"more {k}", None)
+    elif kind == 4:
+        kept = dict(state)
+        state.clear()
+        state.update(kept)
+    elif kind == 5:
+        items[int(rng.integers(len(items)))] = value
+    elif kind == 6:
+        items.append(value)
+    elif kind == 7 and len(items) > 2:
+        del items[int(rng.integers(len(items)))]
+    elif kind == 8:
+        items[:] = [*items]
+    elif kind == 9:
+        config.rate = value
+    elif kind == 10:
+        vars(config)["rate"] = value
+    elif kind == 11:
+        config.rate, config.other = config.rate, value
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_changes_of_dicts_lists_and_objects_are_noticed_between_calls(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    state: dict[str, Any] = {"a": 1.0, "b": 2.0}
+    items, config = [1.0, 2.0], Config()
+    config.rate = 0.5
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        y = x * state["a"] + state["b"]
+        for v in items:
+            y = y * config.rate + v
+        return y * len(items)
+
+    step, x, machine = torch.compile(function), tensor(3, seed=seed), 0
+    for _ in range(300):
+        result, by_machine = quick(lambda: step(x))
+        machine += by_machine
+        assert_same(result, function(x))
+        if rng.random() < 0.06:
+            changed_at_random(state, items, config, rng)
+    assert machine > 20
+
+
+def test_an_error_found_at_the_end_of_a_repeated_stretch_goes_the_quick_way() -> None:
+    layers = [torch.nn.Linear(4, 4) for _ in range(12)]
+    model = torch.nn.Sequential(*[m for layer in layers for m in (layer, torch.nn.Tanh())])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step, x, y, wrong = (
+        torch.compile(function),
+        torch.randn(5, 4),
+        torch.tensor([0, 1, 2, 3, 0]),
+        torch.tensor([0] * 4 + [9]),
+    )
+    for _ in range(WARM):
+        step(x, y)
+    for _ in range(4):
+        before = [p.detach().clone() for p in model.parameters()]
+        gradients = [p.grad.clone() for p in model.parameters()]
+        [t.tolist() for t in [*before, *gradients]]
+        with pytest.raises(IndexError, match="Target 9 is out of bounds"):
+            step(x, wrong)
+        assert all((p == q).all() for p, q in zip(model.parameters(), before, strict=True))
+        assert all((p.grad == g).all() for p, g in zip(model.parameters(), gradients, strict=True))
+        assert quick(lambda: step(x, y))[1]

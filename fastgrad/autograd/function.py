@@ -287,7 +287,7 @@ def _shadow(t: Tensor) -> Tensor:
         return made
     made = handle(meta, None)
     views.place(made, t, t._strides, 0, t._whole)
-    made._origin, made._stands_for = t._origin, t._stands_for
+    made._origin, made._stands_for, made._looked_at = t._origin, t._stands_for, t._looked_at
     return made
 
 

@@ -61,7 +61,7 @@ class Saved:
         views.place(made, kept, kept._strides, 0, kept._whole)
         source = graph.sources.get(slot) if node.op is LEAF or node.op is ALIAS else (graph, slot)
         if isinstance(source, tape.TENSOR):
-            made._stands_for = source
+            made._stands_for, made._looked_at = source, True
             source = source._origin
         made._origin = source
         return made

@@ -108,11 +108,6 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
         base = t._base
         if base is not None and base._whole and base._meta.requires_grad and base._storage is storage:
             current = tape.slots_of(tr, (base,))[0]  # with the base's history
-        elif not t._meta.requires_grad and (base is None or not base._meta.requires_grad):
-            whole_node = tr.entries()[current]
-            if whole_node.requires_grad and not tape.is_related(t):  # the history of another handle on the memory
-                everything = (whole_node.shape, None, 0)
-                current = tape.AS_STRIDED.record_value(tr, current, everything, detached=True).slot
         whole = _handle(tr, current)
         part = _handle(tr, value_slot)
         tr.static += 1
@@ -173,8 +168,8 @@ def _handle(tr: Trace, slot: int) -> Tensor:
 def _history(tr: Trace, base: Tensor, slot: int) -> None:
     """A base that was written through a view takes part in the gradient of what was written."""
     node = tr.entries()[slot]
-    if node.requires_grad:
-        if not base._whole or node.shape != base._meta.shape:  # a part of the memory, or it has entered as a flat array
+    if node.requires_grad and base._whole:
+        if node.shape != base._meta.shape:  # the memory has entered as a flat array
             node = tape.AS_STRIDED.record_value(
                 tr, slot, (base._meta.shape, base._strides, base._offset), detached=False
             )

@@ -209,49 +209,43 @@ class Rule:
                 plain = False
             values.append(v)
         with tape.writing:
-            self._update(tr, old, targets, gradients, options, numbers, values, flags, plain)
-
-    def _update(
-        self, tr: Any, old: Any, targets: list[Tensor], gradients: list[Tensor], options: Any, numbers: Any, values: list[Any],
-        flags: Any, plain: bool,
-    ) -> None:  # fmt: skip
-        slots = []
-        inside = 0  # how many of the tensors are on this trace already
-        if plain:
-            epoch, mark = tr.epoch, tr.mark
-            for t in targets:
-                storage = t._storage
-                if (
-                    storage is None
-                    or storage.writer is not mark
-                    or storage.aliases is not None
-                    or storage.shared
-                    or storage.array is None
-                    or storage.savers
-                ):
-                    plain = plain and _alone(tr, t)
-                e, slot = t._at
-                inside += e == epoch
-                slots.append(slot)
-            for t in gradients:
-                e, slot = t._at
-                inside += e == epoch
-                slots.append(slot)
-        if plain:
-            where = tuple(slots) if inside == len(slots) else tape.slots_of(tr, targets + gradients)
-            key = (self._identity, flags, where)
-            edge = tr.node.next.get(key)
-            if edge is not None and (not tr.written or not any([t._storage in tr.written for t in targets])):
-                tr.node = edge.end
-                tr.scalars += values
-                land(tr, targets, edge.outputs)
+            slots = []
+            inside = 0  # how many of the tensors are on this trace already
+            if plain:
+                epoch, mark = tr.epoch, tr.mark
+                for t in targets:
+                    storage = t._storage
+                    if (
+                        storage is None
+                        or storage.writer is not mark
+                        or storage.aliases is not None
+                        or storage.shared
+                        or storage.array is None
+                        or storage.savers
+                    ):
+                        plain = plain and _alone(tr, t)
+                    e, slot = t._at
+                    inside += e == epoch
+                    slots.append(slot)
+                for t in gradients:
+                    e, slot = t._at
+                    inside += e == epoch
+                    slots.append(slot)
+            if plain:
+                where = tuple(slots) if inside == len(slots) else tape.slots_of(tr, targets + gradients)
+                key = (self._identity, flags, where)
+                edge = tr.node.next.get(key)
+                if edge is not None and (not tr.written or not any([t._storage in tr.written for t in targets])):
+                    tr.node = edge.end
+                    tr.scalars += values
+                    land(tr, targets, edge.outputs)
+                    return
+                start = tr.real
+                made = self._record(tr, old, gradients, options, numbers, flags)
+                if made is not None and tr is tape.local.trace and type(tr.node) is Node:
+                    start.next[key] = Edge(tr.node, made)
                 return
-            start = tr.real
-            made = self._record(tr, old, gradients, options, numbers, flags)
-            if made is not None and tr is tape.local.trace and type(tr.node) is Node:
-                start.next[key] = Edge(tr.node, made)
-            return
-        self._record(tr, old, gradients, options, numbers, flags)
+            self._record(tr, old, gradients, options, numbers, flags)
 
     def _record(
         self, tr: Any, old: Any, gradients: Any, options: Any, numbers: Any, flags: Any
