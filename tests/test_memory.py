@@ -424,3 +424,19 @@ def test_flatten_of_one_dimension_is_the_tensor_itself(shape: tuple[int, ...], s
     leaf = fastgrad.ones(shape, requires_grad=True)
     assert leaf.flatten(start, end) is leaf
     assert fastgrad.flatten(leaf.detach()).shape == (np.prod(shape),)
+
+
+@pytest.mark.parametrize("write", ["[0] = 3.0", "[1:].abs_()", ".narrow(0, 1, 2).mul_(-1.0)", ".chunk(2)[0].neg_()"])
+@pytest.mark.parametrize("handle", ["p.detach()", "p.data", "c.detach()", "d", "d[:]", "d.view(3, 1).view(-1)"])
+@pytest.mark.parametrize("before", ["", "loss = (p * p).sum()", "d.data.sub_(0.5 * p)", "d.detach()[1:].add_(p[1:])"])
+def test_a_write_to_a_part_gives_no_handle_the_history_of_another(before: str, handle: str, write: str) -> None:
+    peer = pytest.importorskip("torch")
+    seen = []
+    for library in (fastgrad, peer):
+        p = library.tensor([1.0, -2.0, 0.5], requires_grad=True)
+        names = {"p": p, "c": p * 2, "d": library.tensor([0.25, 4.0, -1.0])}
+        exec(f"{before}\nh = {handle}\nh{write}", names)
+        found = [(t.requires_grad, t.is_leaf, t.tolist()) for t in (names[k] for k in "cdhp")]
+        (names["h"] * p.detach() + p).sum().backward()
+        seen.append([*found, p.grad.tolist()])
+    assert seen[0] == seen[1]

@@ -106,12 +106,15 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
         if tr.capture is not None:
             tr.capture.fixed.add(storage)
         base = t._base
+        mine = tape.is_related(t)
         if base is not None and base._whole and base._meta.requires_grad and base._storage is storage:
-            current = tape.slots_of(tr, (base,))[0]  # with the base's history
+            current, mine = tape.slots_of(tr, (base,))[0], True  # with the base's history
         whole = _handle(tr, current)
         part = _handle(tr, value_slot)
         tr.static += 1
         try:
+            if whole._meta.requires_grad and not mine:
+                whole = tape.apply(arrays.detach, (whole,))  # the history that other handles have is none of this one's
             geometry = (t._meta.shape, t._strides, t._offset)
             made = tape.apply(arrays.as_strided_scatter, (whole, part), geometry)._at[1]
         finally:
