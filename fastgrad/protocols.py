@@ -190,6 +190,8 @@ class Protocols:
         tr = tape.local.trace
         if self._storage in tr.entered:
             tape.flush(tr)  # what was recorded reads the memory before its new holder can write to it
+        with tape.writing:
+            tape.claim(tr, self._storage)  # what other threads have recorded reads a copy
         return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -272,3 +272,16 @@ def test_data_assigned_to_a_view_of_another_thread_leaves_its_history(recorder: 
     assert leaf.grad is not None
     assert leaf.grad.tolist() == [2.0, 2.0]
     assert leaf.tolist() == [0.5, -2.0]
+
+
+@pytest.mark.parametrize("export", [lambda t: t.numpy(), lambda t: t[1:].numpy(), np.asarray])
+def test_what_another_thread_has_recorded_reads_memory_before_an_array_gets_it(
+    export: Callable[[fastgrad.Tensor], np.ndarray],
+) -> None:
+    source = fastgrad.ones(3)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(lambda: source.detach() * 2).result()
+        export(source)[...] = 7.0
+        later = pool.submit(lambda: source * 2).result()
+    assert made.tolist() == [2.0, 2.0, 2.0]
+    assert later[1:].tolist() == [14.0, 14.0]
