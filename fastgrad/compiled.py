@@ -293,7 +293,7 @@ class Compiled:
 
     def _keep(self, key: Any, capture: Capture, replay: Replay, flat: list[Any]) -> None:
         """Put a new replay where it will be found."""
-        alive = {id(trace) for thread, trace in list(tape._traces) if thread.is_alive()}
+        alive = {id(trace) for thread, trace in list(tape._traces) if thread}
         self._replays = {k: r for k, r in list(self._replays.items()) if id(_thread(k)) in alive}
         self._kept.pop(key, None)
         pinned = set(self._pinned.get(key, ()))

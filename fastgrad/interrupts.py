@@ -19,7 +19,7 @@ class CtrlC(AbstractContextManager["CtrlC"]):
         self.previous: Any = None
 
     def __enter__(self) -> CtrlC:
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+        if threading.get_ident() == threading.main_thread().ident and callable(signal.getsignal(signal.SIGINT)):
             self.previous = signal.signal(signal.SIGINT, self.press)
         return self
 

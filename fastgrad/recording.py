@@ -339,7 +339,9 @@ def twin(node: Node) -> Node:
 
 
 writing = threading.RLock()  # held while a write to memory is recorded, or a gradient added to a leaf's
-_traces: list[tuple[threading.Thread, Trace]] = []
+_traces: list[
+    tuple[int, Trace]
+] = []  # each with its thread's number; 0 in a forked child, for those of its parent's threads
 _ending: dict[int, Trace] = {}  # traces that run while their threads end, by thread
 _spare: list[Trace] = []  # traces of threads that have ended: the next ones find their programs known
 
@@ -353,7 +355,7 @@ class _Local(threading.local):
             self.trace = tr
             return
         self.trace = _spare.pop() if _spare else Trace()
-        _traces.append((threading.current_thread(), self.trace))
+        _traces.append((threading.get_ident(), self.trace))
         self.ending = Ending(self.trace)
 
 
@@ -376,7 +378,7 @@ class Ending:
         finally:
             if _ending.pop(thread, None) is None:  # the thread's local data was made again
                 del local.trace
-            _traces[:] = [(t, other) for t, other in _traces if other is not tr]
+            _traces.remove((thread, tr))  # in one step: other threads begin and end at the same time
         if len(_spare) < SPARE:
             tr.clear()
             _spare.append(tr)
@@ -400,8 +402,9 @@ def owner_of(epoch: int) -> Trace | None:
 def _after_fork() -> None:
     global writing
     writing = threading.RLock()
-    for _, tr in _traces:
+    for i, (thread, tr) in enumerate(_traces):
         tr.lock = threading.RLock()
+        _traces[i] = (thread if thread == threading.get_ident() else 0, tr)
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,6 +5,7 @@ References are sums that a lost or doubled update would change; threads are swit
 
 from __future__ import annotations
 
+import _thread
 import gc
 import sys
 import threading
@@ -285,3 +286,33 @@ def test_what_another_thread_has_recorded_reads_memory_before_an_array_gets_it(
         later = pool.submit(lambda: source * 2).result()
     assert made.tolist() == [2.0, 2.0, 2.0]
     assert later[1:].tolist() == [14.0, 14.0]
+
+
+def test_a_thread_that_python_has_not_started_leaves_no_thread_object() -> None:
+    done = threading.Event()
+    leaf = fastgrad.ones(3, requires_grad=True)
+
+    def work() -> None:
+        (leaf * 2).sum().backward()
+        fastgrad.compile(lambda x: x * 2)(leaf.detach()).tolist()
+        done.set()
+
+    before = set(threading.enumerate())
+    _thread.start_new_thread(work, ())
+    assert done.wait(60)
+    assert set(threading.enumerate()) <= before
+    assert leaf.grad is not None
+    assert leaf.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_threads_that_begin_and_end_at_the_same_time_lose_no_trace() -> None:
+    before = list(recording._traces)
+    x = fastgrad.ones(3)
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            together(lambda _: (x * 2).tolist() and None, 2)
+            assert recording.owner_of(recording.local.trace.epoch) is recording.local.trace
+
+    together(work, 8)
+    assert recording._traces == before
