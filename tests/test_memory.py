@@ -439,4 +439,37 @@ def test_a_write_to_a_part_gives_no_handle_the_history_of_another(before: str, h
         found = [(t.requires_grad, t.is_leaf, t.tolist()) for t in (names[k] for k in "cdhp")]
         (names["h"] * p.detach() + p).sum().backward()
         seen.append([*found, p.grad.tolist()])
+
+
+MADE = {
+    "detached": "d = x.detach()", "data": "d = x.data", "a leaf of its own": "d = x.detach().requires_grad_()",
+    "a parameter": "d = T.nn.Parameter(x)", "a detached part": "d = x[2:].detach()", "a view": "d = x.view(2, 3)",
+    "a part": "d = x[2:]", "a part of a leaf": "d = x.detach().requires_grad_()[1:]",
+}  # fmt: skip
+WRITTEN = ("x", "x[1:]", "x.view(-1)[3:]", "d", "d[1:]", "d.view(-1)[:2]", "d.detach()[1:]", "x.view(2, 3)[:, 1]")
+
+
+@pytest.mark.parametrize("target", WRITTEN)
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("used", ["", "float(x.sum())", "l = (d * d).sum()", "l = x.sum() + 0"])
+def test_a_history_is_given_to_relatives_only(made: str, target: str, used: str) -> None:
+    """Which handles on one memory have a history after one of them was written, and their gradients, are PyTorch's."""
+    peer = pytest.importorskip("torch")
+    seen = []
+    for library in (fastgrad, peer):
+        p = library.full((), 2.0, requires_grad=True)
+        names = {"T": library, "p": p, "x": library.arange(6.0)}
+        found: list[Any] = []
+        for statement in (MADE[made], used, f"w = {target}", "w.mul_(p)"):
+            try:
+                exec(statement, names)
+            except RuntimeError as error:
+                found.append(type(error))
+        handles = [names[n] for n in ("x", "d", "w") if n in names]
+        found += [(t.requires_grad, t.is_leaf) for t in handles]
+        total = sum(
+            [(t * library.arange(1.0, 1.0 + t.numel()).view(t.shape)).sum() for t in handles if t.requires_grad], p * 0
+        )
+        total.backward()
+        seen.append([*found, p.grad.item(), *[t.detach().tolist() for t in handles]])
     assert seen[0] == seen[1]

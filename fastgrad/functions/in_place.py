@@ -171,8 +171,8 @@ def _handle(tr: Trace, slot: int) -> Tensor:
 def _history(tr: Trace, base: Tensor, slot: int) -> None:
     """A base that was written through a view takes part in the gradient of what was written."""
     node = tr.entries()[slot]
-    if node.requires_grad and base._whole:
-        if node.shape != base._meta.shape:  # the memory has entered as a flat array
+    if node.requires_grad:
+        if not base._whole or node.shape != base._meta.shape:  # a part of the memory, or it has entered as a flat array
             node = tape.AS_STRIDED.record_value(
                 tr, slot, (base._meta.shape, base._strides, base._offset), detached=False
             )
