@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
-from ..dtypes import FLOAT, bool_, dtype, int64, to_dtype, uint8
+from ..dtypes import FLOAT, bool_, dtype, float64, int64, to_dtype, uint8
 from ..ops import arrays, elementwise
 from ..ops.table import CONVERT
 from .arguments import flag, integer, number, numpy_names
@@ -302,6 +302,10 @@ def _variance(input: Tensor, dim: Any, correction: float, keepdim: bool) -> Tens
     n = tape.count([input.shape[d] for d in dims])
     centred = input - _reduce(arrays.sum, "var", input, dims or None, True) / float(n)
     total = _reduce(arrays.sum, "var", elementwise.square(centred), dims or None, keepdim)
+    if n > 1:  # less what the rounding of the mean has added (Chan, Golub, LeVeque: the corrected two-pass algorithm)
+        rest = _reduce(arrays.sum, "var", tape.apply(arrays.detach, (centred,)), dims or None, keepdim)
+        rest = elementwise.square(rest) / float(n)
+        total = where(total > rest, total - rest, 0.0)
     return total / float(builtin_max(n - correction, 0))
 
 
@@ -337,7 +341,12 @@ def var(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def _root(total: Tensor, p: float = 2.0) -> Tensor:
     """The p-th root, with a gradient of zero at zero, as PyTorch's norms and deviations have it."""
     safe = where(total == 0, 1.0, total)
-    return where(total == 0, 0.0, sqrt(safe) if p == 2.0 else safe ** (1.0 / p))
+    if p == 2.0:
+        root = sqrt(safe)
+    else:  # 1 / p rounded to float32 would be felt in large and small totals
+        wide = tape.apply(CONVERT, (safe,), float64) ** (1.0 / p)
+        root = tape.apply(CONVERT, (wide,), total.dtype)
+    return where(total == 0, 0.0, root)
 
 
 @composite("Std")
