@@ -219,16 +219,16 @@ def _familiar(tr: Trace, node: tape.Node) -> None:
 
 
 def _rescue(tr: Trace, error: BaseException) -> None:
-    """Save what can be saved of a trace that cannot be run as a whole; if there is no memory for that, without writes or not at all."""
-    drop_dead(tr)
-    cut = None if isinstance(error, MemoryError) else _first_failing(tr)
-    for last in (cut, 0):
+    """Save what can be saved of a trace that cannot be run as a whole; if that cannot be run, either, without writes or not at all."""
+    try:
+        drop_dead(tr)
+        cut = None if isinstance(error, MemoryError) else _first_failing(tr)
         try:
-            salvage(tr, last)
-            return
+            salvage(tr, cut)
         except MemoryError:
-            pass
-    abandon(tr)
+            salvage(tr, 0)
+    except FAILURES:  # the first error is told
+        abandon(tr)
 
 
 def _pending(tr: Trace) -> tuple[list[Tensor], list[int]]:

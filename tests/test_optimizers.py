@@ -59,3 +59,16 @@ def test_parameters_that_share_memory_are_updated_one_after_another(name: str, s
         got = trained(fastgrad, OPTIMIZERS[name], SHARED[share], mode == "compiled")
     for ours, theirs in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_the_count_of_steps_keeps_its_type_whatever_the_parameters(name: str) -> None:
+    p = fastgrad.nn.Parameter(fastgrad.tensor(1.0, dtype=fastgrad.float64))
+    optimizer = getattr(fastgrad.optim, name)([p], lr=0.125)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (p * p).backward()
+        optimizer.step()
+    state = optimizer.state[p]
+    assert (state["step"].dtype, state["exp_avg"].dtype) == (fastgrad.float32, fastgrad.float64)
+    assert state["step"].item() == 3.0

@@ -316,3 +316,17 @@ def test_threads_that_begin_and_end_at_the_same_time_lose_no_trace() -> None:
 
     together(work, 8)
     assert recording._traces == before
+
+
+def test_a_copy_of_what_another_thread_has_written_in_place() -> None:
+    base = fastgrad.tensor([[0.1, 1.5], [-1.25, 3.0]])
+    row = base[1::2].diagonal()
+    base.detach().add_(1.0)
+    row.clamp_(min=-1.25)
+    made = []
+    thread = threading.Thread(target=lambda: made.append(fastgrad.empty_like(row).copy_(row)))
+    thread.start()
+    thread.join()
+    made[0] += 2.0
+    assert made[0].tolist() == [1.75]
+    assert row.tolist() == [-0.25]

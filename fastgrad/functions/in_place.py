@@ -64,7 +64,8 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
             t._at, t._meta = (tr.epoch, value_slot), meta
             t._writes += 1
             return t
-    value_node = value._meta if type(value._meta) is Node else tr.entries()[value_slot]
+    own = type(value._meta) is Node and value._storage is None  # else the node may be another trace's
+    value_node = value._meta if own else tr.entries()[value_slot]
     if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
         value_slot = _overwritten(tr, t, value_slot)
         value_node = tr.entries()[value_slot]

@@ -15,7 +15,7 @@ from ..tensor import Tensor
 from .optimizer import Optimizer, Rule, check_not_negative
 
 
-@Rule
+@Rule.with_counts(1)
 def _adam(
     old: Sequence[Sequence[Tensor]], gradients: Sequence[Tensor], numbers: Sequence[Tensor], decays: bool, decoupled: bool,
     maximize: bool,

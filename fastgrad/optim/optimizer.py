@@ -185,12 +185,18 @@ class Rule:
     """An update rule, recorded once and found again by one edge of the trace cache.
 
     `function(old, gradients, numbers, *flags)` gets the lists of tensors `old` that it replaces, parameters first, and returns
-    as many lists of new tensors. `numbers` are options read for every step: names, or (name or names, function of values).
+    as many lists of new tensors; those whose numbers are in `counts` keep their type whatever the parameters'. `numbers` are options read for every step: names, or (name or names, function of values).
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], counts: tuple[int, ...] = ()) -> None:
         self._function = function
+        self._counts = counts
         self._identity = f"{function.__module__}.{function.__qualname__}"
+
+    @classmethod
+    def with_counts(cls, *counts: int) -> Callable[[Callable[..., Any]], Rule]:
+        """A decorator for a rule some of whose lists are counts."""
+        return lambda function: cls(function, counts)
 
     def __call__(
         self, old: Sequence[list[Tensor]], gradients: list[Tensor], options: dict[str, Any], numbers: tuple[Any, ...],
@@ -256,7 +262,7 @@ class Rule:
             set_grad(False)
         epoch = tr.epoch
         try:
-            follow_types(old)
+            follow_types([part for i, part in enumerate(old) if i not in self._counts])
             given = tape.numbers(options, numbers)
             before = len(tr.addresses)
             landed = []
