@@ -341,6 +341,7 @@ def _flush(tr: Trace) -> None:
     if sharing:  # tensors whose memory another tensor may have
         _find_places(tr, sharing)
         node = tr.real
+        sharing = [t for t in sharing if not _is_elsewhere(tr, t)]
     everything = node.plans is not None and len(node.plans) >= VARIANTS
     holders: list[Any] = []  # tensors and storages, each with the slot it wants
     want: list[int] = []
@@ -390,13 +391,19 @@ def _flush(tr: Trace) -> None:
             t._meta = t._meta.signature
 
 
+def _is_elsewhere(tr: Trace, t: Tensor) -> bool:
+    """Whether another thread has written a history to a tensor that this trace made: it is that thread's now."""
+    epoch = tape.epoch_of(t)
+    return type(t._meta) is not Signature and epoch >= 0 and epoch != tr.epoch
+
+
 def _find_places(tr: Trace, sharing: list[Tensor]) -> None:
     """Tensors whose memory was written through another one enter the trace again."""
     tr.static += 1  # nothing is cut here
     try:
         for t in sharing:
             storage = t._storage
-            if t._at[0] != tr.epoch and (storage.array is None or storage in tr.written):
+            if t._at[0] != tr.epoch and (storage.array is None or storage in tr.written) and not _is_elsewhere(tr, t):
                 tape.enter(tr, t)
     finally:
         tr.static -= 1
