@@ -92,7 +92,14 @@ def call_hooks(hooks: dict[int, Callable[[Tensor], Any]], g: Tensor) -> Tensor:
 def watch(t: Tensor) -> Watch:
     """The watch at the slot of a tensor that is not a leaf."""
     tr = tape.local.trace
-    if type(t._meta) is not Signature and t._at[0] != tr.epoch:
+    if type(t._meta) is not Signature and tape.epoch_of(t) != tr.epoch:
+        owner = tape.owner_of(tape.epoch_of(t))
+        if owner is not None:  # pending in another thread, whose trace has its history
+            with owner.lock:
+                if type(t._meta) is not Signature and tape.epoch_of(t) == owner.epoch:
+                    found = owner.hooks[t._at[1]] = t._watch or Watch()
+                    t._watch = found
+                    return found
         tape.enter(tr, t)
     found = t._watch
     if found is None:

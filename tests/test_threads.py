@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -330,3 +331,29 @@ def test_a_copy_of_what_another_thread_has_written_in_place() -> None:
     made[0] += 2.0
     assert made[0].tolist() == [1.75]
     assert row.tolist() == [-0.25]
+
+
+@pytest.mark.parametrize("where", ["made", "made and written", "a graph"])
+def test_a_hook_registered_by_another_thread_is_called(where: str) -> None:
+    p = fastgrad.tensor([1.0, 2.0], requires_grad=True)
+    r = p * 3.0
+    if where == "made and written":
+        r.mul_(2.0)
+    loss = (r * r).sum()
+    if where == "a graph":
+        loss.item()
+    seen: list[Any] = []
+
+    def work() -> None:
+        r.register_hook(lambda g: g * 0.5)
+        r.retain_grad()
+        r.register_hook(lambda g: seen.append(g.tolist()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    loss.backward()
+    factor = 6.0 if where == "made and written" else 3.0
+    assert seen == [[factor * 1.0, factor * 2.0]]
+    assert r.grad.tolist() == seen[0]
+    assert p.grad.tolist() == [factor * g for g in seen[0]]
