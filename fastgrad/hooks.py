@@ -97,9 +97,9 @@ def watch(t: Tensor) -> Watch:
         if owner is not None:  # pending in another thread, whose trace has its history
             with owner.lock:
                 if type(t._meta) is not Signature and tape.epoch_of(t) == owner.epoch:
-                    found = owner.hooks[t._at[1]] = t._watch or Watch()
-                    t._watch = found
-                    return found
+                    there: Watch = t._watch or Watch()
+                    t._watch = owner.hooks[t._at[1]] = there
+                    return there
         tape.enter(tr, t)
     found = t._watch
     if found is None:

@@ -72,3 +72,20 @@ def test_the_count_of_steps_keeps_its_type_whatever_the_parameters(name: str) ->
     state = optimizer.state[p]
     assert (state["step"].dtype, state["exp_avg"].dtype) == (fastgrad.float32, fastgrad.float64)
     assert state["step"].item() == 3.0
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_parameters_that_share_memory_with_each_other_and_with_an_array(name: str) -> None:
+    T = pytest.importorskip("torch")
+    found = []
+    for library in (fastgrad, T):
+        a, b, c = (library.nn.Parameter(library.ones(3) * k) for k in (1.0, 2.0, 3.0))
+        array = a.detach().numpy()
+        b.data = a.data
+        optimizer = getattr(library.optim, name)([a, b, c], lr=0.125)
+        for _ in range(4):
+            optimizer.zero_grad()
+            (a * b * c * library.arange(3.0)).sum().backward()
+            optimizer.step()
+        found.append([a.tolist(), b.tolist(), c.tolist(), array.tolist()])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)

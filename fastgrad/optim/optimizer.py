@@ -154,10 +154,8 @@ class Optimizer:
         self.state.clear()
         for number, state in state_dict["state"].items():
             p = by_number[int(number)]
-            self.state[p] = {
-                k: v.detach().to(p.dtype if k != "step" else v.dtype, copy=True)
-                if isinstance(v, Tensor)
-                else deepcopy(v)
+            self.state[p] = {  # as in PyTorch, tensors of the right type are shared with the dict
+                k: (v if k == "step" else v.to(p.dtype)) if isinstance(v, Tensor) else deepcopy(v)
                 for k, v in state.items()
             }
 
@@ -263,11 +261,11 @@ class Rule:
         epoch = tr.epoch
         try:
             follow_types([part for i, part in enumerate(old) if i not in self._counts])
-            given = tape.numbers(options, numbers)
             before = len(tr.addresses)
             landed = []
             parts = _apart(old, gradients)
             for part, g in parts:
+                given = tape.numbers(options, numbers)  # anew: a write may have run the trace
                 tr.static += 1
                 first = len(tr.live)
                 try:
