@@ -16,14 +16,19 @@ from .numbers import Real, Whole, plain
 from .watch import MISSING
 
 _HEAP = 1 << 9
+_IMMUTABLE = 1 << 8  # set for types in C that nobody can change, also where they are made at run time
 _UNSTABLE = {"_version", "data_ptr"}  # of a tensor: other in every call
 _PACKAGE = __name__.split(".", 1)[0]
 
 
 def is_own(cls: type) -> bool:
     """Whether a class is the library's or Python's, so that nobody changes it."""
-    module = cls.__module__
-    return not cls.__flags__ & _HEAP or module == _PACKAGE or module.startswith((_PACKAGE + ".", "numpy"))
+    module, flags = cls.__module__, cls.__flags__
+    return (
+        bool(not flags & _HEAP or flags & _IMMUTABLE)
+        or module == _PACKAGE
+        or module.startswith((_PACKAGE + ".", "numpy"))
+    )
 
 
 def class_dict(cls: type) -> dict[str, Any]:
