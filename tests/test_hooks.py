@@ -158,7 +158,7 @@ def program(T: Any, seed: int) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(6))
 def test_generated_hooks_are_called_as_in_pytorch(block: int) -> None:
     torch = pytest.importorskip("torch")
     for seed in range(40 * block, 40 * block + 40):

@@ -185,6 +185,11 @@ class Draft:
         self.tail += (kind.number, a, b, c)
         return slot
 
+    def is_number(self, slot: int) -> bool:
+        """Whether an entry is a Python number, which no kernel of a draft makes a tensor of."""
+        form = self.by_number[self.forms[slot]].form
+        return form is not None and form.is_number
+
     def copied(self, slot: int) -> int:
         """An entry that copies a value into memory of its own."""
         form = self.by_number[self.forms[slot]].form

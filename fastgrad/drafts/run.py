@@ -40,9 +40,11 @@ def finish(tr: Trace) -> bool:
         if tr.hooks or tr.functions or (type(t._meta) is Kind and t._at[0] != epoch):
             break
         if storage is None:
+            if draft.is_number(t._at[1]):
+                break
             holders.append(t)
         elif storage.array is None:
-            if storage.at[0] != epoch:
+            if storage.at[0] != epoch or draft.is_number(storage.at[1]):
                 break
             if storage not in holders:
                 holders.append(storage)
