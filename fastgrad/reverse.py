@@ -425,7 +425,7 @@ def _run(
         where = _region_of(tr, root)
         parts = [g if g is not None else _ones(root)]
         if where is None:
-            _reach(leaves, root, parts)
+            _reach(leaves, root, [_unshared(tr, part) for part in parts])
         else:
             starts.setdefault(where[0], {}).setdefault(where[1], []).extend(parts)
     by_region: dict[Any, dict[int, Tensor]] = {}  # region -> slots of inputs that are not leaves
@@ -578,6 +578,11 @@ def _fresh(tr: Trace, t: Tensor) -> Tensor:
     return tape.result(tr, tr.entries()[slot])
 
 
+def _unshared(tr: Trace, t: Tensor) -> Tensor:
+    """A pending gradient that the user may hold as a tensor of its own; one with memory is copied where it is kept."""
+    return t if t._storage is not None else _fresh(tr, t)
+
+
 def _walk_graph(
     graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, leaves: Any, goals: Any
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
@@ -688,7 +693,7 @@ def _hooks(region: Any) -> Callable[[int, Tensor], Tensor] | None:
 def _arrive(leaf: Tensor, g: Tensor, accumulate: bool, create: bool) -> Tensor:
     """A leaf's gradient is complete. One that requires none any more keeps none."""
     if leaf._hooks:
-        g = call_hooks(leaf._hooks, g)
+        g = _unshared(local.trace, call_hooks(leaf._hooks, g))
     if accumulate and leaf._meta.requires_grad:
         _accumulate(leaf, g, create)
         for hook in list((leaf._after_hooks or {}).values()):

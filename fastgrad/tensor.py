@@ -19,11 +19,16 @@ from . import recording as tape
 from .devices import CPU, check_device, device
 from .dtypes import bool_, dtype, float32, float64, int32, int64, uint8
 from .functions import creation, pointwise, reductions, shapes, views
+from .functions.arguments import flag
 from .hooks import RemovableHandle, Watch, watch
 from .methods import Methods
 from .protocols import Protocols, shared_by_numpy
 from .recording import STALE, Signature, Storage
 
+_ONLY_LEAVES = (
+    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph that doesn't "
+    "require differentiation use var_no_grad = var.detach()."
+)
 _NO_LEAF = (
     "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be populated during "
     "autograd.backward(). If you indeed want the .grad field to be populated for a non-leaf Tensor, use .retain_grad() on the non-leaf "
@@ -118,6 +123,10 @@ class Tensor(Protocols, Methods):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if type(value) is not bool:
+            raise RuntimeError(f"requires_grad must be a bool, not {type(value).__name__}")
+        if not self.is_leaf:
+            raise RuntimeError(_ONLY_LEAVES)
         self.requires_grad_(value)
 
     @property
@@ -150,6 +159,8 @@ class Tensor(Protocols, Methods):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
+            if value is self:
+                raise RuntimeError("can't assign a tensor as its own grad")
             if not isinstance(value, Tensor):
                 raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
             if value._meta.shape != self._meta.shape:
@@ -164,6 +175,10 @@ class Tensor(Protocols, Methods):
         if tr.capture is not None:
             tr.capture.gradient_written(self)
         self._grad = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self.grad = None
 
     @property
     def grad_fn(self) -> Any:
@@ -279,14 +294,12 @@ class Tensor(Protocols, Methods):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Start (or stop) recording operations on this leaf for gradients."""
+        requires_grad = flag("requires_grad_", "requires_grad", requires_grad)
         meta = self._meta
         if requires_grad == meta.requires_grad:
             return self
         if not requires_grad and not self.is_leaf:
-            raise RuntimeError(
-                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
-                "subgraph that doesn't require differentiation use var_no_grad = var.detach()."
-            )
+            raise RuntimeError(_ONLY_LEAVES)
         if requires_grad and not meta.dtype.is_floating_point:
             raise RuntimeError(f"only Tensors of floating point dtype can require gradients, not {meta.dtype}")
         if type(meta) is not Signature or self._storage is None or self._storage.array is None:
@@ -304,7 +317,9 @@ class Tensor(Protocols, Methods):
         return views.alias(self)
 
     def detach_(self) -> Tensor:
-        """Leave the graph in place."""
+        """Leave the graph in place. RuntimeError for a view."""
+        if self._base is not None:
+            raise RuntimeError("detach_: can't detach views in-place. Use detach() instead.")
         self._materialize()
         self._meta = Signature.of(self._meta.shape, self._meta.dtype)
         self._origin, self._at, self._watch = None, STALE, None

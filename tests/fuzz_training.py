@@ -40,6 +40,12 @@ class Cube1(T.autograd.Function):
         (a,) = ctx.saved_tensors
         return g * 3 * a * a
 """
+STEPS_IN_HOOKS = (  # an update as soon as the gradient is there, which the optimizer then finds forgotten
+    "lambda p: [p.data.sub_(p.grad, alpha=0.05), setattr(p, 'grad', None)]",
+    "lambda p: [p.data.copy_(p.data - 0.05 * p.grad), p.grad.zero_()]",
+    "T.no_grad()(lambda p: [p.sub_(0.05 * p.grad), setattr(p, 'grad', None)])",
+    "T.no_grad()(lambda p: [p.add_(p.grad.sign(), alpha=-0.01), p.grad.mul_(0.5)])",
+)
 
 
 class Training(Writer):
@@ -118,12 +124,15 @@ class Training(Writer):
             f"q1[{i}].register_hook(lambda g: g.clamp(-0.25, 0.25))",
             f"q1[{i}].register_post_accumulate_grad_hook(lambda p: p.grad.mul_(0.5))",
             f"q1[{i}].register_post_accumulate_grad_hook(lambda p: log.append(float(p.grad.sum())))",
+            f"q1[{i}].register_post_accumulate_grad_hook({self.one_of(*STEPS_IN_HOOKS)})",
         ]
         if self.module:
             choices += [
                 "m1.register_forward_hook(lambda m, a, r: r * 2)",
                 "m1.register_forward_hook(lambda m, a, r: log.append(float(r.detach().sum())))",
                 "m1.register_forward_pre_hook(lambda m, a: (a[0] * 0.5,))",
+                "m1.register_full_backward_hook(lambda m, i, o: log.append(float(o[0].sum())))",
+                "m1.register_full_backward_pre_hook(lambda m, o: (o[0] * 0.5,))",
             ]
         self.emit(f"{self.new('k')} = {self.rng.choice(choices)}")
 

@@ -38,9 +38,15 @@ def _check(t: Tensor, tr: Trace) -> None:
                 "a result of an autograd Function that is one of its arguments, or a view of one, is being modified inplace: this "
                 "would override the Function's backward. Return a clone() from forward."
             )
-        base = t._base
-        if base is not None and base._meta.requires_grad and base.is_leaf:
+    base = t._base
+    if base is not None and tr.grad_enabled and base._meta.requires_grad:
+        if base.is_leaf:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+        if t._detached and not t.requires_grad:
+            raise RuntimeError(
+                "A view was created in no_grad mode and is being modified inplace with grad mode enabled: whether the gradient "
+                "is to know of it can't be told. Make the view outside of no_grad, or write under no_grad, or to a detach()."
+            )
     if t._strides is not None and any([s == 0 and n > 1 for s, n in zip(t._strides, t._meta.shape, strict=True)]):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "

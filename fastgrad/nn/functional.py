@@ -167,17 +167,13 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return pointwise.where(scaled > threshold, input, smooth if beta == 1.0 else smooth / beta)
 
 
-@composite("LeakyRelu")
-def _leaky_relu(input: Tensor, negative_slope: float) -> Tensor:
-    return pointwise.where(input > 0, input, input * negative_slope)
-
-
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """The input where it is positive, else `negative_slope` times it."""
-    tensor_operand(input, "leaky_relu")
+    if not tensor_operand(input, "leaky_relu").is_floating_point():
+        raise NotImplementedError(f'"leaky_relu" not implemented for {input.dtype}; convert it with .float()')
     if inplace:
         return _written(leaky_relu, input, negative_slope)
-    return _leaky_relu(input, float(negative_slope))
+    return e.leaky_relu(input, float(negative_slope))
 
 
 @composite("Elu")

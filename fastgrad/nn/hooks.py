@@ -1,4 +1,4 @@
-"""Forward hooks: the handle that registering one returns, and the call of a module that has some.
+"""Hooks of modules: the handle that registering one returns, and the call of a module that has some.
 
 A hook table maps a hook's number to `Hook(call, with_kwargs, always_call)`, in the order of execution.
 """
@@ -13,15 +13,21 @@ from ..hooks import RemovableHandle as _RemovableHandle
 from .registry import structure_version
 
 if TYPE_CHECKING:
+    from .backward_hooks import BackwardHooks
     from .module import Module
 
-__all__ = ["Hook", "RemovableHandle", "add_hook", "call_with_hooks"]
+__all__ = ["BackwardHook", "Hook", "RemovableHandle", "add_hook", "call_with_hooks"]
 
 
 class Hook(NamedTuple):
     call: Callable[..., Any]
     with_kwargs: bool
     always_call: bool
+
+
+class BackwardHook(NamedTuple):
+    call: Callable[..., Any]
+    before: bool  # whether it gets the gradients of the results only, before the module's own backward
 
 
 class RemovableHandle(_RemovableHandle):
@@ -42,6 +48,13 @@ class RemovableHandle(_RemovableHandle):
         super().remove()
 
 
+def backward_hooks(module: Module) -> BackwardHooks:
+    """What shows the gradients of one call to the module's backward hooks; loaded with the first of them."""
+    from .backward_hooks import BackwardHooks
+
+    return BackwardHooks(module)
+
+
 def add_hook(table: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandle:
     """Put `hook` last into `table`, or first with `prepend`."""
     structure_version[0] += 1
@@ -50,17 +63,21 @@ def add_hook(table: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandle
 
 def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`module.forward(*args, **kwargs)` between its pre-hooks, which may change the arguments, and its hooks, which may
-    change the result. Hooks registered with `always_call` run even when another hook or `forward` raises."""
+    change the result. Hooks registered with `always_call` run even when another hook or `forward` raises. Its backward hooks
+    stand next to `forward` on the way in and behind the other hooks on the way out."""
+    watched = backward_hooks(module) if module._backward_hooks else None
     result = None
     called = set()
     try:
         for hook in tuple(module._forward_pre_hooks.values()):
             args, kwargs = _before(module, hook, args, kwargs)
+        if watched is not None:
+            args = watched.enter(args)
         result = module.forward(*args, **kwargs)
         for number, hook in tuple(module._forward_hooks.items()):
             called.add(number)
             result = _after(module, hook, args, kwargs, result)
-        return result
+        return result if watched is None else watched.leave(result)
     except Exception:
         for number, hook in tuple(module._forward_hooks.items()):
             if hook.always_call and number not in called:

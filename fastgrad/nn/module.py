@@ -14,7 +14,7 @@ from .. import device as device_of
 from .. import dtype as DType
 from .. import float32, float64, no_grad
 from ..tensor import Tensor
-from .hooks import Hook, RemovableHandle, add_hook, call_with_hooks
+from .hooks import BackwardHook, Hook, RemovableHandle, add_hook, call_with_hooks
 from .parameter import Parameter
 from .registry import Registry, structure_version
 from .state import IncompatibleKeys, load_own_state, save_own_state
@@ -56,17 +56,18 @@ class Module(Registry):
     training: bool
     _forward_hooks: dict[int, Hook]
     _forward_pre_hooks: dict[int, Hook]
+    _backward_hooks: dict[int, BackwardHook]
 
     def __init__(self) -> None:
         super().__init__()
-        self.__dict__.update(training=True, _forward_hooks={}, _forward_pre_hooks={})
+        self.__dict__.update(training=True, _forward_hooks={}, _forward_pre_hooks={}, _backward_hooks={})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; every subclass defines it."""
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._forward_hooks or self._forward_pre_hooks:
+        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks:
             return call_with_hooks(self, args, kwargs)
         return self.forward(*args, **kwargs)
 
@@ -362,6 +363,30 @@ class Module(Registry):
         With `with_kwargs` the call is `hook(module, args, kwargs)` and its answer None or `(new_args, new_kwargs)`.
         """
         return add_hook(self._forward_pre_hooks, Hook(hook, with_kwargs, False), prepend)
+
+    def register_full_backward_hook(
+        self, hook: Callable[[Module, Any, Any], Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_input, grad_output)` when the gradients of the module's arguments are there.
+
+        Both are tuples, of the positional arguments and of the results, with None for what is no tensor or has no gradient. What
+        the hook returns, unless None, replaces `grad_input`. Where no argument requires a gradient it is called with Nones when
+        the gradients of the results are there.
+
+        >>> import fastgrad
+        >>> layer = fastgrad.nn.Linear(2, 1)
+        >>> handle = layer.register_full_backward_hook(lambda module, inputs, outputs: print(outputs[0]))
+        >>> layer(fastgrad.ones(1, 2, requires_grad=True)).sum().backward()
+        tensor([[1.]])
+        """
+        return add_hook(self._backward_hooks, BackwardHook(hook, False), prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[[Module, Any], Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_output)` when the gradients of the results are there, before the module's own backward; what it
+        returns, unless None, replaces them."""
+        return add_hook(self._backward_hooks, BackwardHook(hook, True), prepend)
 
     # --- printed form ------------------------------------------------------------------------------------------
 

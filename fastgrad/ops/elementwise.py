@@ -138,7 +138,24 @@ clamp_max = elementwise(
     lambda g, y, a, b: (where(a <= b, g, 0), where(a > b, g, 0)),
     label=lambda a, b: "ClampBackward1" if b.weak else "Clamp",
 )
-relu = elementwise("relu", lambda a: where(a < 0, 0, a), lambda g, y, a: (where(y <= 0, 0, g),), types="signed")
+relu = elementwise("relu", lambda a: where(a < 0, 0, a), lambda g, y, a: (relu_slope(g, y),), types="signed")
+leaky_relu = elementwise(
+    "leaky_relu", lambda a, b: where(a > 0, a, a * b), lambda g, y, a, b: (leaky_slope(g, a, b), None), types="signed"
+)
+
+# the gradient a of a function with a knee at 0, at b; its own with respect to b is zero, not none
+relu_slope: Elementwise = elementwise(
+    "relu_slope",
+    lambda a, b: where(b <= 0, 0, a),
+    lambda g, y, a, b: (relu_slope(g, b), zero(g)),
+    label="ThresholdBackwardBackward0",
+)
+leaky_slope: Elementwise = elementwise(
+    "leaky_slope",
+    lambda a, b, c: where(b > 0, a, a * c),
+    lambda g, y, a, b, c: (leaky_slope(g, b, c), zero(g), None),
+    label="LeakyReluBackwardBackward0",
+)
 
 # exponentials and logarithms
 exp_op = elementwise("exp", lambda a: exp(a), lambda g, y, a: (g * y,), types="float")

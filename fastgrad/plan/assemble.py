@@ -189,6 +189,8 @@ class Assembler:
     def _view(self, node: Any, op: Any, attrs: Any) -> Place:
         operand = self.section.canonical(node.operands[0])
         base = self.place_of(operand)
+        if base.number is not None:  # any view of one number is that number, expanded
+            return Place(base.root, None, (0,) * len(node.shape), base.number)
         shape = self.entries[operand].shape
         if op is arrays.as_strided and base.strides != contiguous_strides(shape):
             base = self._copied(operand)
