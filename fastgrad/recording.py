@@ -394,6 +394,11 @@ def traces() -> list[Trace]:
     return [tr for _, tr in _traces]
 
 
+def is_crowded() -> bool:
+    """Whether more threads than one have a trace."""
+    return len(_traces) > 1
+
+
 def owner_of(epoch: int) -> Trace | None:
     """The trace that a pending tensor belongs to, whatever thread records it."""
     return next((tr for _, tr in _traces if tr.epoch == epoch), None)
@@ -770,6 +775,10 @@ def enter(tr: Trace, t: Tensor) -> int:
     if storage.shared and exported(storage):
         return _enter_shared(tr, t)
     current = tr.entered.get(storage) if storage.array is not None else storage.at[1]
+    if (
+        storage.array is not None and type(t._meta) is not Signature
+    ):  # its history is here; the memory may be another thread's
+        return _enter_written(tr, t, enter_storage(tr, t) if current is None else current, False)
     if current is None:
         if t._whole:
             key = t._meta

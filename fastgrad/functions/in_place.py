@@ -143,10 +143,13 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
                 other._at = STALE
             else:
                 tape.displace(tr, other)
-            if other is not t and not other._detached and related and tape.is_related(other):
-                tape.follow(tr, other)  # it takes part in the gradient of what was written
-            if t._base is not None and other is t._base and other is not t:
-                _history(tr, t._base, made)
+            if other is t:
+                continue
+            part = related and not other._detached and tape.is_related(other)  # in the gradient of what was written
+            if other is t._base or (part and tape.is_crowded()):  # another thread could not ask this trace for it
+                _history(tr, other, made)
+            elif part:
+                tape.follow(tr, other)
     if t._meta.requires_grad and type(t._meta) is Signature and not value_node.requires_grad:
         t._at = STALE  # written under no_grad: it keeps its history, and the next reader of a parameter is another iteration
     else:
@@ -175,15 +178,17 @@ def _handle(tr: Trace, slot: int) -> Tensor:
     return tape.blank((tr.epoch, slot), tr.entries()[slot])
 
 
-def _history(tr: Trace, base: Tensor, slot: int) -> None:
-    """A base that was written through a view takes part in the gradient of what was written."""
+def _history(tr: Trace, other: Tensor, slot: int) -> None:
+    """A tensor whose memory was written through another one takes part in the gradient of what was written."""
     node = tr.entries()[slot]
     if node.requires_grad:
-        if not base._whole or node.shape != base._meta.shape:  # a part of the memory, or it has entered as a flat array
+        if (
+            not other._whole or node.shape != other._meta.shape
+        ):  # a part of the memory, or it has entered as a flat array
             node = tape.AS_STRIDED.record_value(
-                tr, slot, (base._meta.shape, base._strides, base._offset), detached=False
+                tr, slot, (other._meta.shape, other._strides, other._offset), detached=False
             )
-        _rebind(tr, base, node)
+        _rebind(tr, other, node)
 
 
 def _rebind(tr: Trace, t: Tensor, node: Any) -> None:
