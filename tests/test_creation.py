@@ -293,3 +293,29 @@ def test_what_is_no_tensor_is_refused_by_its_type():
                     continue
     fastgrad.manual_seed(0)
     assert not broken
+
+
+VIEWS = {
+    "first": lambda t: t[:1],
+    "last": lambda t: t[-1:],
+    "flat": lambda t: t.reshape(-1),
+    "transposed": lambda t: t.transpose(0, -1),
+    "expanded": lambda t: t.expand(2, *t.shape),
+    "unsqueezed": lambda t: t.unsqueeze(0),
+    "stepped": lambda t: t[::2, ...],
+}
+
+
+@pytest.mark.parametrize("first", VIEWS)
+@pytest.mark.parametrize("second", VIEWS)
+def test_views_of_a_filled_tensor_are_converted(first, second):
+    for kind, number in itertools.product([fastgrad.float64, fastgrad.float32, fastgrad.int64], [1, 0.1, 2.75]):
+        filled = fastgrad.full((3, 2), number, dtype=kind)
+        view = VIEWS[second](VIEWS[first](filled))
+        converted = view.to(fastgrad.int32 if kind is fastgrad.float32 else fastgrad.float32)
+        again = converted.to(fastgrad.float64)
+        expected = np.full(view.shape, number, filled.numpy().dtype)
+        assert np.array_equal(view.numpy(), expected)
+        expected = expected.astype(converted.numpy().dtype)
+        assert np.array_equal(converted.numpy(), expected)
+        assert np.array_equal(again.numpy(), expected.astype(np.float64))

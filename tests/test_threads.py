@@ -357,3 +357,38 @@ def test_a_hook_registered_by_another_thread_is_called(where: str) -> None:
     assert seen == [[factor * 1.0, factor * 2.0]]
     assert r.grad.tolist() == seen[0]
     assert p.grad.tolist() == [factor * g for g in seen[0]]
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (3, 2)])
+@pytest.mark.parametrize("looks", [False, True])
+def test_every_view_has_the_history_that_a_thread_writes_to_the_memory(shape: tuple[int, ...], looks: bool) -> None:
+    w = fastgrad.ones(2, dtype=fastgrad.float64, requires_grad=True)
+    base = fastgrad.full((2, 3), 3.0, dtype=fastgrad.float64)
+    view, target = base.reshape(shape), base.reshape(-1)[1]
+    value = (w * w).sum()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: target.copy_(value * 3.0)).result()
+        if looks:
+            assert view.requires_grad
+            assert not view.is_leaf
+        (view.sum() + base.sum()).backward()
+    assert w.grad.tolist() == [12.0, 12.0]
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_pending_history_whose_memory_another_thread_takes_over(written: bool, reads: bool) -> None:
+    leaf = fastgrad.arange(6.0).reshape(2, 3).requires_grad_()
+    view = leaf.view_as(leaf)
+    data = view.data
+    if written:
+        view.data.view(-1)[4] = 0.75
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: data.clamp_(max=2.5)).result()
+        (view * view).sum().backward()
+        assert leaf.grad.tolist() == [[0.0, 2.0, 4.0], [5.0, 1.5 if written else 5.0, 5.0]]
+        if reads:
+            view.tolist()
+        pool.submit(lambda: data[1].fill_(-0.5)).result()
+        (view * view).sum().backward()
+    assert leaf.grad.tolist() == [[0.0, 4.0, 8.0], [4.0, 0.5 if written else 4.0, 4.0]]
