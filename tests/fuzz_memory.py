@@ -5,8 +5,12 @@ Not written, because fastgrad's answer is another one and the better one:
 
 - Writes to expanded tensors. PyTorch refuses some and warns of the others, fastgrad refuses all; and the gradient of a
   sum that PyTorch's `autograd.grad` gives is an expanded number, where fastgrad's has memory for each element.
-- Views that are made under `no_grad` of a tensor that requires a gradient, or before it requires one. PyTorch says that
-  they require one, too, but has no history for them, so that no gradient arrives anywhere; in fastgrad they require none.
+- Views that are made under `no_grad` of a tensor that requires a gradient, or before it requires one, or before it is
+  detached in place. PyTorch says that they require one, too, but has no history for them, so that no gradient arrives
+  anywhere; in fastgrad they require none.
+- `contiguous()` and its like of what is computed from a transposed tensor: PyTorch keeps the operand's strides and copies
+  then, in fastgrad all results are contiguous.
+- `retain_grad` of views: when their memory is written through another handle under `no_grad`, PyTorch forgets it.
 - `asarray` of an array of no dimension: PyTorch copies it, fastgrad shares its memory as with any other.
 - Optimizers with one parameter twice: PyTorch warns that this will be an error, in fastgrad it is one.
 """
@@ -134,8 +138,10 @@ class Memory(Writer):
     def view_of(self, text: str, value: Any) -> str:
         """An expression for a view of one."""
         shape = tuple(value.shape)
-        choices = [".unsqueeze(0)", ".reshape(-1)", ".contiguous()", f".view_as({text})", "[...]", ".squeeze()"]
-        choices += [".detach()", ".data", ".view(-1)", ".flatten()", "[None]", f".expand(2, *{text}.shape)"]
+        choices = [".unsqueeze(0)", f".view_as({text})", "[...]", ".squeeze()"]
+        choices += [".detach()", ".data", ".view(-1)", "[None]", f".expand(2, *{text}.shape)"]
+        if (value if value._base is None else value._base).is_contiguous():
+            choices += [".contiguous()", ".flatten()", ".reshape(-1)"]
         if len(shape) >= 1 and shape[0]:
             n = shape[0]
             i = self.rng.randrange(n)
@@ -461,9 +467,17 @@ class Memory(Writer):
     def change_leaf(self) -> None:
         t = self.pick()
         if t is not None:
-            self.emit(
-                f"{t}{self.one_of('.requires_grad_()', '.requires_grad_(False)', '.detach_()', '.retain_grad()')}"
-            )
+            choices = [".requires_grad_()", ".requires_grad_(False)", ".detach_()"]
+            if self.names[t]._base is None:
+                choices.append(".retain_grad()")
+            self.emit(t + self.rng.choice(choices))
+
+    def tame(self) -> bool:
+        """No views without the flag and the history of what they show, see above."""
+        for _, v in self.tensors(lambda t: t._base is not None):
+            if v._base.requires_grad != (v.grad_fn is not None):
+                return False
+        return super().tame()
 
     def has_no_views(self, t: Any) -> bool:
         return not any(v._base is t for _, v in self.tensors())
