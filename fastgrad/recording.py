@@ -394,11 +394,6 @@ def traces() -> list[Trace]:
     return [tr for _, tr in _traces]
 
 
-def is_crowded() -> bool:
-    """Whether more threads than one have a trace."""
-    return len(_traces) > 1
-
-
 def owner_of(epoch: int) -> Trace | None:
     """The trace that a pending tensor belongs to, whatever thread records it."""
     return next((tr for _, tr in _traces if tr.epoch == epoch), None)
@@ -440,6 +435,9 @@ def found(node: Node, key: Hashable) -> Any:
     return dict.get(node.next, key)
 
 
+MAY_BE_CAUGHT = "an error of an operation that the function may catch"
+
+
 def extend(
     tr: Trace,
     key: Hashable,
@@ -456,6 +454,8 @@ def extend(
     if node is None:
         if count(shape) > LARGE and type(op) is not Marker and op.kind != "view":
             require_passable(count(shape) * dtype.itemsize, op.name)
+        if tr.capture is not None and tr.capture.catching and getattr(op, "fallible", None) is not None:
+            tr.capture.release(MAY_BE_CAUGHT)
         node = Node(here, op, operands, attrs, here.grad_enabled)
         node.slot = here.end
         node.end = here.end + 1

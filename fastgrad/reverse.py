@@ -106,7 +106,9 @@ class Graph:
             tape.protect({storage: 0})  # somebody outside may write to it at any time
         return numbers
 
-    can_draft = False  # whether compiled passes can walk it
+    def fits(self, draft: Any) -> bool:
+        """Whether compiled passes can walk it in a draft."""
+        return False
 
     @property
     def is_released(self) -> bool:
@@ -593,7 +595,7 @@ def _walk_graph(
     """
     tr = local.trace
     tape.room(tr)
-    if tr.draft is not None and not keep and not tr.grad_enabled and graph.can_draft and not graph.hooks:
+    if tr.draft is not None and not keep and not tr.grad_enabled and not graph.hooks and graph.fits(tr.draft):
         drafted = tr.draft.backward(tr, start, retain, leaves, graph)
         if drafted is not None:
             return drafted, {}

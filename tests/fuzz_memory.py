@@ -42,6 +42,7 @@ class Memory(Writer):
             (12, self.make_view),
             (3, self.make_views),
             (4, self.make_copy),
+            (2, self.fail),
             (4, self.make_result),
             (30, self.make_write),
             (6, self.assign_data),
@@ -62,7 +63,8 @@ class Memory(Writer):
         self.act([*anywhere, *blocks], self.rng.choice([5, 10, 15, 25]))
         self.emit("show()")
         self.plain = True  # last, a write through each handle shows what shares memory
-        for i, (name, value) in enumerate(self.tensors()):
+        for i, name in enumerate([name for name, _ in self.tensors()]):
+            value = self.names[name]
             if value.is_floating_point():
                 with_grad = " and grads" if value.is_leaf and value.grad is not None else ""
                 self.emit(f"{name}.data.add_({i + 1} / 8)")
@@ -195,6 +197,7 @@ class Memory(Writer):
             f"T.empty_like({t}).copy_({t})", f"{t}.to(T.float32)", f"{t}.to(T.{self.dtype})", f"{t} + 0",
             f"T.cat([{t}.reshape(-1), {other or t}.data.reshape(-1)])", f"T.stack([{t}, {t}])", f"{t}.double()",
             f"{t}.new_tensor([1.0, 2.0])", f"T.zeros_like({t})", f"{t}.type_as({other or t})",
+            f"pickle.loads(pickle.dumps({t}.detach().contiguous()))",
         )  # fmt: skip
         self.emit(f"{self.new()} = {text}")
 
@@ -291,6 +294,20 @@ class Memory(Writer):
         else:
             self.emit(statement)
 
+    def fail(self) -> None:
+        """A statement that raises half-way in an expression, and is caught."""
+        t = self.pick()
+        if t is None:
+            return
+        k = self.number()
+        text = self.one_of(
+            f"{t}.data[9] = {k}", f"{t}.data.add_(T.ones(7, 5))", f"{t}.data.copy_(T.ones(5, 7))", f"{t}.data.view(11)",
+            f"({t} * {k}).backward(T.ones(7))", f"{t}.grad = T.ones(7, 5)", f"{t}.data[:, :, :, 1] *= {k}",
+            f"log.append(({t} @ T.ones(7, 7)).sum())", f"{t}.data.mul_({k})[9]", f"{t}.data.index_fill_(0, T.tensor([9]), {k})",
+            f"{t}.data = 3.0", f"{t}.mul_({k}).no_such_name",
+        )  # fmt: skip
+        self.emit(f"try: {text}\nexcept Exception: log.append(0)")
+
     def assign_data(self) -> None:
         a = self.pick()
         if a is None:
@@ -362,6 +379,7 @@ class Memory(Writer):
             f"{p}.grad.add_({p}.data, alpha={k})", f"{self.new('g')} = {p}.grad.view(-1)", f"{p}.grad += {k}",
             f"{self.new('g')} = {p}.grad.clone()", f"{p}.grad.data = {p}.data * {k}", f"{p}.data.sub_({p}.grad, alpha=0.1)",
             f"{p}.data = {p}.data - 0.1 * {p}.grad", f"{p}.data[:] = {p}.data - 0.1 * {p}.grad", f"{p}.data -= 0.1 * {p}.grad",
+            f"try: {p}.grad, h9.grad = h9.grad, {p}.grad\nexcept Exception: pass",
             f"{p}.detach().add_({p}.grad, alpha=-0.1)", f"{p}.data.view(-1).sub_(0.1 * {p}.grad.view(-1))",
         )  # fmt: skip
         self.emit(text)
@@ -458,6 +476,11 @@ class Memory(Writer):
             return
         o = self.rng.choice(optimizers)
         choices = [f"{o}.step()"] * 5 + [f"{o}.zero_grad()", f"{o}.zero_grad(set_to_none=False)"]
+        state = self.one_of(
+            "{0}.state_dict()", "copy.deepcopy({0}.state_dict())", "pickle.loads(pickle.dumps({0}.state_dict()))"
+        )
+        choices += [f"{self.new('z')} = {state.format(o)}"] * (not self.plain)
+        choices += [f"{o}.load_state_dict({z})" for z in self.of_kind("z")]
         choices += [
             f"{o}.param_groups[0]['lr'] *= 0.5",
             f"for h9 in {o}.param_groups[0]['params']: h9.grad = h9.data * 0.5",
@@ -467,17 +490,12 @@ class Memory(Writer):
     def change_leaf(self) -> None:
         t = self.pick()
         if t is not None:
-            choices = [".requires_grad_()", ".requires_grad_(False)", ".detach_()"]
+            choices = [".requires_grad_(False)"]
+            if self.has_no_views(self.names[t]):  # see above
+                choices += [".requires_grad_()", ".detach_()"]
             if self.names[t]._base is None:
                 choices.append(".retain_grad()")
             self.emit(t + self.rng.choice(choices))
-
-    def tame(self) -> bool:
-        """No views without the flag and the history of what they show, see above."""
-        for _, v in self.tensors(lambda t: t._base is not None):
-            if v._base.requires_grad != (v.grad_fn is not None):
-                return False
-        return super().tame()
 
     def has_no_views(self, t: Any) -> bool:
         return not any(v._base is t for _, v in self.tensors())

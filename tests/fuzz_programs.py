@@ -23,6 +23,7 @@ import faulthandler
 import functools
 import importlib
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -117,7 +118,7 @@ class Program:
 
 SCRIPT = '''\
 # {family}, seed {seed}, mode {mode}: the argument is the module, torch or fastgrad
-import concurrent.futures, copy, importlib, sys, threading, warnings
+import concurrent.futures, copy, importlib, pickle, sys, threading, warnings
 import numpy as np
 warnings.simplefilter("ignore")
 T = importlib.import_module(sys.argv[1] if len(sys.argv) > 1 else "fastgrad")
@@ -208,7 +209,8 @@ class Side:
         return call
 
     def environment(self, shown: list[dict[str, Any]]) -> dict[str, Any]:
-        names: dict[str, Any] = {"T": self.module, "F": self.module.nn.functional, "np": np, "copy": copy, "log": []}
+        names: dict[str, Any] = {"T": self.module, "F": self.module.nn.functional, "np": np, "copy": copy}
+        names |= {"pickle": pickle, "log": []}
         names |= {"in_thread": self.in_thread, "in_pool": self.in_pool, "compiled": self.compiled}
         names["show"] = lambda: shown.append(look(names))
         return names

@@ -391,7 +391,7 @@ def test_writes_to_tensors_stay_compiled() -> None:
 
 class Held:
     def __init__(self) -> None:
-        self.w = torch.arange(12.0).reshape(3, 4)
+        self.w = torch.arange(12.0).reshape(3, 4).clone()
         self.p = nn.Parameter(torch.ones(3, 4))
         self.items = [self.w, self.p]
         self.pair = (self.w, 2)

@@ -23,7 +23,6 @@ class DraftGraph(Graph):
     """A draft that has run."""
 
     __slots__ = ("_flags", "_given_up", "_left", "_nodes", "_numbers", "_values", "draft", "inputs", "kept", "places")
-    can_draft = True
 
     def __init__(
         self, tr: Trace, draft: Draft, saved: array[int] | None, places: array[int], kept: Storage | None, readers: int
@@ -71,6 +70,10 @@ class DraftGraph(Graph):
             tape.protect({storage: 0})
 
     # ---- for walks in drafts
+
+    def fits(self, draft: Draft) -> bool:
+        """Whether both number the same kinds: each thread has its own."""
+        return self.draft.kinds is draft.kinds
 
     def entered(self, tr: Trace) -> list[tuple[int, int]]:
         """Make the saved values that lie in inputs' memory inputs of the trace; returns their slots here and there."""

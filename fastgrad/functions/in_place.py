@@ -145,11 +145,8 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
                 tape.displace(tr, other)
             if other is t:
                 continue
-            part = related and not other._detached and tape.is_related(other)  # in the gradient of what was written
-            if other is t._base or (part and tape.is_crowded()):  # another thread could not ask this trace for it
+            if other is t._base or (related and not other._detached and tape.is_related(other)):
                 _history(tr, other, made)
-            elif part:
-                tape.follow(tr, other)
     if t._meta.requires_grad and type(t._meta) is Signature and not value_node.requires_grad:
         t._at = STALE  # written under no_grad: it keeps its history, and the next reader of a parameter is another iteration
     else:
@@ -199,7 +196,10 @@ def _rebind(tr: Trace, t: Tensor, node: Any) -> None:
     if node.requires_grad or type(t._meta) is not Signature:
         tape.follow(tr, t)
         t._meta = node
-        t._origin = None
+        if t._origin is not None:
+            if tr.capture is not None:  # it noted the tensor, to be looked at in every call; this run needs what it was
+                tr.sources.update([(slot, t._origin) for slot, source in tr.sources.items() if source is t])
+            t._origin = None
         if t._watch is not None:
             move_watch(t)
 

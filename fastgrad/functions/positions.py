@@ -31,6 +31,10 @@ def check_known(index: Tensor, size: int, d: int) -> None:
     Positions that are still to be computed are checked by the kernel.
     """
     tr, storage = tape.local.trace, index._storage
+    if tr.capture is not None and tr.capture.catching:
+        tr.capture.release(tape.MAY_BE_CAUGHT)
+        index._materialize()
+        storage = index._storage
     if storage is None or storage.array is None or storage in tr.written or tr.capture is not None or tr.static:
         return
     if index._meta.numel:

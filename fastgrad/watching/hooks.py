@@ -49,6 +49,7 @@ class Recorder:
         self.containers: dict[int, Any] = {}  # containers among the arguments
         self.allowed: set[Any] = set()  # code whose reach is watched as a whole
         self._noted: set[int] = set()
+        self.catching = False  # whether the function has come to a `try`: what may fail from there on can't wait
 
     # ---- what was made, stored, given up
 
@@ -617,6 +618,12 @@ class Hooks:
     def truth(self, thing: Any) -> Any:
         cap = tape.local.trace.capture
         return thing if cap is None else cap.truth(thing)
+
+    def catches(self) -> None:
+        """A `try` begins that has handlers."""
+        cap = tape.local.trace.capture
+        if cap is not None:
+            cap.catching = True
 
     def condition(self, thing: Any) -> Any:
         cap = tape.local.trace.capture

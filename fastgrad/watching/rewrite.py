@@ -459,6 +459,8 @@ class Rewriter(ast.NodeTransformer):
 
     def _try(self, node: Any) -> ast.AST:
         self._block(node, "body", "orelse", "finalbody")
+        if node.handlers:
+            node.body.insert(0, ast.Expr(self._hook("catches")))
         for handler in node.handlers:
             handler.type = None if handler.type is None else self.visit(handler.type)
             self._block(handler, "body")

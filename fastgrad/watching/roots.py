@@ -28,6 +28,15 @@ _BUILTINS = {len, sum, max, min, sorted, any, all, isinstance, zip, enumerate, r
 _MODULES = {math, operator}
 
 
+def _opcodes(text: str) -> set[int]:
+    return set(compile(text, "<probe>", "exec").co_code[::2])
+
+
+_CATCH = _opcodes("try: f()\nexcept E: pass") - _opcodes(
+    "with f(): pass\nif f: g()\nif not f: g()"
+)  # what only handlers of exceptions need
+
+
 def watch_all(cap: Any, function: types.FunctionType, arguments: list[Any]) -> None:
     """Note all that a function could read; raises Unwatchable where that is not known."""
     line = function.__code__.co_firstlineno
@@ -90,6 +99,7 @@ def _roots(cap: Any, function: types.FunctionType, names: set[str]) -> list[Any]
     while codes:
         code = codes.pop()
         cap.allowed.add(code)
+        cap.catching = cap.catching or not _CATCH.isdisjoint(code.co_code[::2])
         codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
         names.update(code.co_names)
         for name in code.co_names:
