@@ -8,6 +8,7 @@ so a loop that does the same again records its whole adjoint section with one lo
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import weakref
@@ -251,21 +252,44 @@ def values_read(op: Any, metas: Sequence[Node], y: Node, attrs: Any) -> frozense
     return frozenset([n for i, n in enumerate(names) if i in reached] + (["y"] if len(metas) in reached else []))
 
 
+def consumers(entries: Sequence[Node], roots: Iterable[int], way: set[int] | None) -> dict[int, int]:
+    """How many parts of a gradient each source will get in a walk from the roots."""
+    counts: dict[int, int] = {}
+    stack, seen = list(roots), set()
+    while stack:
+        slot = stack.pop()
+        if slot in seen:
+            continue
+        seen.add(slot)
+        for x in entries[slot].operands:
+            if not entries[x].requires_grad or (way is not None and x not in way):
+                continue
+            if entries[x].op is LEAF or entries[x].op is ALIAS:
+                counts[x] = counts.get(x, 0) + 1
+            else:
+                stack.append(x)
+    return counts
+
+
 def backward_pass(
     region: Any,
     start: dict[int, list[Tensor]],
     keep: frozenset[int],
     seen: Callable[[int, Tensor], Tensor] | None,
     way: set[int] | None = None,
+    complete: Callable[[int, list[Tensor]], None] | None = None,
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor], list[int]]:
     """Walk a region from the slots of `start` (slot -> parts of its gradient) to its sources.
 
-    Returns the parts of gradients at sources by slot, the gradients at the slots of `keep`, and the slots whose saved values
-    were read. Only slots of `way` are passed, if it is given. `seen` is called with each slot's complete gradient and returns the one to use (hooks). Parts come in the order
-    of their consumers, youngest first, and are added up in that order only when all are there, so that it does not matter for
-    the bits where a trace was cut.
+    Returns the parts of gradients at sources by slot, in the order in which they were complete, the gradients at the slots of
+    `keep`, and the slots whose saved values were read. Only slots of `way` are passed, if it is given. `seen` is called with
+    each slot's complete gradient and returns the one to use (hooks); `complete` with a source's parts as soon as all are
+    there, and those are not returned. Parts come in the order of their consumers, youngest first, and are added up in that
+    order only when all are there, so that it does not matter for the bits where a trace was cut.
     """
     entries = region.entries
+    waiting = {} if complete is None else consumers(entries, start, way)
+    latest: dict[int, None] = {}  # sources, by when the last part came
     pending = {slot: list(parts) for slot, parts in start.items() if way is None or slot in way}
     heap = [-slot for slot in pending]
     heapq.heapify(heap)
@@ -275,6 +299,8 @@ def backward_pass(
     arrived: dict[int, Any] = {}  # gradients of results of user-defined Functions
     while heap:
         slot = -heapq.heappop(heap)
+        if slot not in pending:
+            continue  # a source that was complete
         parts = pending.pop(slot)
         node = entries[slot]
         op = node.op
@@ -310,14 +336,24 @@ def backward_pass(
                 if (g is None or op is arrays.function) and operand not in pending:
                     pending[operand] = []  # a Function further back is called all the same
                     heapq.heappush(heap, -operand)
-                continue
-            gradient = sum_to(gradient, meta.shape)
-            present = pending.get(operand)
-            if present is None:
-                pending[operand] = [gradient]
-                heapq.heappush(heap, -operand)
             else:
-                present.append(gradient)
+                gradient = sum_to(gradient, meta.shape)
+                present = pending.get(operand)
+                if present is None:
+                    pending[operand] = [gradient]
+                    heapq.heappush(heap, -operand)
+                else:
+                    present.append(gradient)
+            if meta.op is LEAF or meta.op is ALIAS:
+                latest.pop(operand, None)
+                latest[operand] = None
+                if operand in waiting:
+                    waiting[operand] -= 1
+                    if not waiting[operand] and complete is not None:
+                        complete(operand, pending.pop(operand, []))
+    at_sources = {
+        slot: at_sources[slot] for slot in (*latest, *(at_sources.keys() - latest.keys())) if slot in at_sources
+    }
     return at_sources, kept, passed
 
 
@@ -449,7 +485,12 @@ def _run(
             )
         else:
             full += len(region.entries) >= tape.LIMIT
-            at_sources, kept = _walk_graph(region, start, frozenset(keep), retain, None if starts else leaves, goals)
+            complete = None
+            if not starts and (region.hooks or region.functions) and _is_watched(region.sources):
+                complete = functools.partial(_arrive_early, region.sources, leaves, wanted, accumulate, create, found)
+            at_sources, kept = _walk_graph(
+                region, start, frozenset(keep), retain, None if starts else leaves, goals, complete
+            )
         for slot, g in kept.items():
             found[id(keep[slot])] = g
         sources = tr.sources if region is None else region.sources
@@ -493,7 +534,54 @@ def _has_memory(t: Tensor | None) -> bool:
 def _reach(leaves: dict[int, tuple[Tensor, list[Tensor]]], leaf: Tensor, parts: list[Tensor]) -> None:
     if leaf._stands_for is not None:
         leaf = leaf._stands_for
-    leaves.setdefault(id(leaf), (leaf, []))[1].extend(parts)
+    known = leaves.pop(id(leaf), None) or (leaf, [])
+    known[1].extend(parts)
+    leaves[id(leaf)] = known  # in the order in which they are complete
+
+
+def _in_any_order(sources: dict[int, Any]) -> bool:
+    """Whether no hooks see in which order leaves get their gradients."""
+    return not any([type(s) is not tuple and s is not None and s._looked_at for s in sources.values()])
+
+
+def _is_watched(sources: dict[int, Any]) -> bool:
+    """Whether hooks of leaves wait here, and nothing but leaves: no graph behind could give them more."""
+    is_watched = False
+    for source in sources.values():
+        if source is None or type(source) is tuple or source._origin is not None:
+            return False
+        is_watched = is_watched or source._looked_at
+    return is_watched
+
+
+def _arrive_early(
+    sources: dict[int, Any],
+    leaves: dict[int, Any],
+    wanted: dict[int, Tensor] | None,
+    accumulate: bool,
+    create: bool,
+    found: dict[int, Tensor],
+    slot: int,
+    parts: list[Tensor],
+) -> None:
+    """All parts of a leaf's gradient are there while others are still to come: its hooks are called now."""
+    leaf = sources[slot]
+    _reach(leaves, leaf, parts)
+    if leaf._stands_for is not None:
+        leaf = leaf._stands_for
+    if sum([source is leaf or source._stands_for is leaf for source in sources.values()]) > 1:
+        return  # more of it comes by another way
+    _, parts = leaves.pop(id(leaf))
+    if not parts or (wanted is not None and id(leaf) not in wanted):
+        return
+    tr = local.trace
+    depth, tr.static = tr.static, 0
+    try:
+        g = _arrive(leaf, total(parts), accumulate, create)
+    finally:
+        local.trace.static = depth
+    if not accumulate:
+        found[id(leaf)] = g
 
 
 def _region_of(tr: Trace, t: Tensor) -> tuple[Any, int] | None:
@@ -526,7 +614,14 @@ def _walk_pending(
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over the pending trace: one edge, if the trace has been here before. `leaves`: what has reached
     leaves by now, if no other region is left to walk. `goals`: the slots to reach, if not all."""
-    if tr.draft is not None and not keep and not create and not tr.hooks and not tr.functions:
+    if (
+        tr.draft is not None
+        and not keep
+        and not create
+        and not tr.hooks
+        and not tr.functions
+        and _in_any_order(tr.sources)
+    ):
         drafted = tr.draft.backward(tr, start, retain, leaves)
         if drafted is not None:
             return drafted, {}
@@ -586,7 +681,13 @@ def _unshared(tr: Trace, t: Tensor) -> Tensor:
 
 
 def _walk_graph(
-    graph: Graph, start: dict[int, list[Tensor]], keep: frozenset[int], retain: bool, leaves: Any, goals: Any
+    graph: Graph,
+    start: dict[int, list[Tensor]],
+    keep: frozenset[int],
+    retain: bool,
+    leaves: Any,
+    goals: Any,
+    complete: Callable[[int, list[Tensor]], None] | None = None,
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
 
@@ -595,7 +696,14 @@ def _walk_graph(
     """
     tr = local.trace
     tape.room(tr)
-    if tr.draft is not None and not keep and not tr.grad_enabled and not graph.hooks and graph.fits(tr.draft):
+    if (
+        tr.draft is not None
+        and not keep
+        and not tr.grad_enabled
+        and not graph.hooks
+        and graph.fits(tr.draft)
+        and _in_any_order(graph.sources)
+    ):
         drafted = tr.draft.backward(tr, start, retain, leaves, graph)
         if drafted is not None:
             return drafted, {}
@@ -627,7 +735,9 @@ def _walk_graph(
     epoch, entered, live = tr.epoch, len(tr.addresses), len(tr.live)
     tr.static += 1
     try:
-        at_sources, kept, passed = backward_pass(reader, start, keep, _hooks(graph), on_the_way(graph.entries, goals))
+        at_sources, kept, passed = backward_pass(
+            reader, start, keep, _hooks(graph), on_the_way(graph.entries, goals), complete
+        )
     finally:
         tr.static -= 1
     if plain:
