@@ -47,13 +47,27 @@ class Found:
         self.owner = owner
 
 
+class Before:
+    """The gradient that a leaf has when the call begins."""
+
+    __slots__ = ("first", "leaf")
+
+    def __init__(self, leaf: Tensor, first: Tensor) -> None:
+        self.leaf = leaf
+        self.first: Tensor | None = first  # in the first call, which has replaced it already when its answer is built
+
+    def of(self) -> Tensor:
+        """What it is in this call."""
+        return self.leaf._grad if self.first is None else self.first  # type: ignore[return-value]
+
+
 class Seen:
     """Another handle on the memory of an argument, of a tensor that the function knows, or of a result."""
 
     __slots__ = ("base", "detached", "meta", "number", "offset", "related", "strides", "whole")
 
     def __init__(
-        self, base: Made | Found, t: Tensor, meta: Signature, offset: int, number: int | None, related: bool
+        self, base: Made | Found | Before, t: Tensor, meta: Signature, offset: int, number: int | None, related: bool
     ) -> None:
         self.base = base
         self.related = related  # whether it is a view of the base, and not of another handle on the same memory
@@ -113,6 +127,8 @@ class Template:
         self.wanted: list[Tensor] = []  # results, in the order of their numbers
         self.computed: list[Expression] = []
         self.views: list[tuple[Tensor, Made, int]] = []  # handles that the first call puts on a result's memory
+        self.before: list[Before] = []
+        self.repeated = False  # whether a handle appears twice
         self._known: dict[int, Any] = {}
         self._bases: dict[Any, Made] = {}  # storage -> the result that is all of it
         self._places: dict[int, int] = {}
@@ -124,6 +140,8 @@ class Template:
             found = self._known.get(id(value))
             if found is None:
                 found = self._known[id(value)] = self._tensor(value)
+            elif type(found) is Seen:
+                self.repeated = True
             return found
         kind = type(value)
         if kind is Real or kind is Whole:
@@ -160,6 +178,14 @@ class Template:
     def _refuse(self, value: Any) -> Any:
         raise Unanswerable(f"it returns an object of type {type(value).__name__}")
 
+    def gradient(self, g: Tensor, others: list[Tensor]) -> Any:
+        """The template of a gradient that the call leaves; None for a result that is the gradient and nothing else."""
+        storage = g._storage
+        alone = not any([x is g or (storage is not None and x._storage is storage) for x in others])
+        new = storage is None or (storage.array is None and storage.at[0] == self.tr.epoch and g._whole)
+        handed = id(g) in self._known or storage in self._bases
+        return None if alone and new and not handed and type(g) is Tensor else self.of(g)
+
     # ---- tensors
 
     def want(self, t: Tensor) -> Made:
@@ -172,7 +198,9 @@ class Template:
         where = capture.by_tensor.get(id(t))
         if where is not None:
             return Found(*where)
-        if id(t) in self._here and type(t._meta) is Signature and t._storage.array is not None:
+        if id(t) in capture.given and _exists(t):
+            return self._before(t)
+        if id(t) in self._here and _exists(t):
             return Found("tensor", t)
         if type(t) is not Tensor or (t.requires_grad and t.is_leaf):
             raise Unanswerable(f"it returns a leaf that it makes (a {type(t).__name__})")
@@ -193,6 +221,11 @@ class Template:
         self.views.append((t, base, t._offset))
         return Seen(base, t, _signature(t), t._offset, number, t._base is not None and not t._base._detached)
 
+    def _before(self, g: Tensor) -> Before:
+        found = Before(self.capture.given[id(g)][1], g)
+        self.before.append(found)
+        return found
+
     def _all_of(self, t: Tensor) -> Tensor:
         """A tensor that is all of a pending storage: one of the handles, or one for the purpose."""
         storage = t._storage
@@ -210,21 +243,32 @@ class Template:
         offset = 0
         if owner is not None and owner[0] == "argument":
             base, offset = Found("argument", owner[1]), owner[2]
+            root = self.arguments[owner[1]]
         else:
             found = next((x for x in self._here.values() if x._storage is storage), None)
-            if found is not None:
-                base, offset = Found("tensor", found), found._offset
+            given = next((g for g, _ in capture.given.values() if g._storage is storage), None)
+            if given is not None:
+                base, offset, root = self._before(given), given._offset, given
+            elif found is not None:
+                base, offset, root = Found("tensor", found), found._offset, found
         if base is None:
             return self.want(t) if t._at[0] == self.tr.epoch and type(t._meta) is not Signature else Found("tensor", t)
         number = self.want(t).number if t._meta.requires_grad else None
-        root = t._base
-        owner = self.arguments[base.owner] if base.kind == "argument" else base.owner
-        related = root is not None and (root is owner or root is owner._base)
+        related = t._base is not None and (t._base is root or t._base is root._base)
         return Seen(base, t, _signature(t), t._offset - offset, number, related)
 
 
 class _Plain:
     """An object with a dict and nothing else."""
+
+
+def _exists(t: Tensor) -> bool:
+    """Whether a tensor has memory, and no history on this trace."""
+    return (
+        t._storage is not None
+        and t._storage.array is not None
+        and not (type(t._meta) is not Signature and t._meta.requires_grad)
+    )
 
 
 def _signature(t: Tensor) -> Signature:
@@ -233,28 +277,48 @@ def _signature(t: Tensor) -> Signature:
 
 def rebuild(value: Any, made: list[Tensor], arguments: list[Any], numbers: tuple[Any, ...]) -> Any:
     """The answer of one call."""
-    kind = type(value)
-    if kind is Made:
-        return made[value.number]
-    if kind is Found:
-        return arguments[value.owner] if value.kind == "argument" else value.owner
-    if kind is Seen:
-        return value.of(rebuild(value.base, made, arguments, numbers), made)
-    if kind is Computed:
-        return numbers[value.place]
-    if kind is Remade:
-        thing = object.__new__(value.kind)
-        thing.__dict__.update({k: rebuild(v, made, arguments, numbers) for k, v in value.attributes.items()})
-        return thing
-    if kind is Copied:
-        return copy.copy(value.value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return kind(*[rebuild(v, made, arguments, numbers) for v in value])
-    if kind is tuple:
-        return tuple([rebuild(v, made, arguments, numbers) for v in value])
-    if isinstance(value, Fresh):
-        return value.again(made, arguments, numbers)
-    return value
+    return Rebuilding(made, arguments, numbers).of(value)
+
+
+class Rebuilding:
+    """Builds what one call hands over. What appears twice is one object."""
+
+    __slots__ = ("arguments", "handles", "made", "numbers")
+
+    def __init__(self, made: list[Tensor], arguments: list[Any], numbers: tuple[Any, ...]) -> None:
+        self.made, self.arguments, self.numbers = made, arguments, numbers
+        self.handles: dict[int, Tensor] = {}
+
+    def of(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is Made:
+            return self.made[value.number]
+        if kind is Found:
+            return self.arguments[value.owner] if value.kind == "argument" else value.owner
+        if kind is Before:
+            return value.of()
+        if kind is Seen:
+            handle = self.handles.get(id(value))
+            if handle is None:
+                handle = self.handles[id(value)] = value.of(self.of(value.base), self.made)
+            return handle
+        if kind is Computed:
+            return self.numbers[value.place]
+        if kind is Remade:
+            thing = object.__new__(value.kind)
+            thing.__dict__.update({k: self.of(v) for k, v in value.attributes.items()})
+            return thing
+        if kind is Copied:
+            return copy.copy(value.value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return kind(*[self.of(v) for v in value])
+        if kind is tuple:
+            return tuple([self.of(v) for v in value])
+        if kind is Fresh:
+            if type(value.values) is dict:
+                return value.kind({k: self.of(v) for k, v in value.values.items()})
+            return value.kind([self.of(v) for v in value.values])
+        return value
 
 
 class Fresh:
@@ -265,9 +329,3 @@ class Fresh:
     def __init__(self, kind: type, values: Any) -> None:
         self.kind = kind
         self.values = values
-
-    def again(self, made: list[Tensor], arguments: list[Any], numbers: tuple[Any, ...]) -> Any:
-        """One for this call."""
-        if type(self.values) is dict:
-            return self.kind({k: rebuild(v, made, arguments, numbers) for k, v in self.values.items()})
-        return self.kind([rebuild(v, made, arguments, numbers) for v in self.values])

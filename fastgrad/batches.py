@@ -73,6 +73,8 @@ class Plan:
             return ""  # a batch takes so long that a call in Python costs nothing
         if any([meta.requires_grad for meta, _ in replay.results[replay.n_outputs :]]):
             return "the gradients it leaves have a history (create_graph)"
+        if replay.handed or replay.before or replay.kin is not None:
+            return "the gradients it leaves share memory with each other or with what exists"
         if replay.seeded:
             return "it gives a random generator a seed"
         numbers = {number for number, (owner, key) in replay.sources if isinstance(owner, Generator) and key != "seed"}

@@ -17,7 +17,7 @@ from .recording import Signature, Storage, local
 from .structure import Counted
 from .tensor import Tensor
 from .watching.hooks import Recorder
-from .watching.numbers import Argument, Expression, leaf
+from .watching.numbers import Argument, Expression, leaf, plain
 
 
 class CompileError(RuntimeError):
@@ -60,6 +60,7 @@ class Capture(Recorder):
         self.held: list[tuple[Any, Any, Any]] = []  # dicts and lists of an optimizer, keys, and what stood there
         self._held = 0  # how many of those `found` has seen
         self.given: dict[int, tuple[Tensor, Tensor]] = {}  # a gradient's identity -> the gradient and its leaf
+        self.present: list[tuple[Tensor, Tensor]] = []  # leaves, and the gradient that they had before the call
 
     def _owner(self, t: Tensor, storage: Storage) -> tuple[Any, ...]:
         if id(t) in self.elsewhere:
@@ -81,6 +82,12 @@ class Capture(Recorder):
                 met[id(value)] = value
         self._held = len(self.held)
         return met
+
+    def hold_items(self, things: Any) -> None:
+        """A list of an optimizer's has to have the same items, and as many, in every replay."""
+        if type(things) is list:
+            plain(self.watch.load("length", things))
+            self.held += [(things, i, x) for i, x in enumerate(things)]
 
     def source(self, t: Tensor, storage: Storage) -> Tensor:
         """The tensor by which the call has come to memory that exists: the handle itself, or what it was made of."""
@@ -132,10 +139,12 @@ class Capture(Recorder):
         """The call looks at a leaf's gradient."""
         if id(leaf) not in self.gradients:
             present = leaf._grad
-            if not any([x is leaf for x, _ in self.expected]):
-                self.expected.append((leaf, present is not None))
+            if any([x is leaf for x, _ in self.expected]):
+                return
+            self.expected.append((leaf, present is not None))
             if present is not None:
-                self.given[id(present)] = (present, leaf)
+                self.given.setdefault(id(present), (present, leaf))
+                self.present.append((leaf, present))
 
     def gradient_written(self, leaf: Tensor) -> None:
         """The call replaces a leaf's gradient."""

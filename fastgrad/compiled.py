@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import execute, tables
 from . import recording as tape
-from .answers import Unanswerable, rebuild
+from .answers import Unanswerable
 from .capture import Capture, CompileError, Escape
 from .execute import flush
 from .kernels import background
@@ -280,12 +280,12 @@ class Compiled:
         try:
             replay.first(tr)
         except BaseException:  # nothing has landed: the call has had no effect
-            for leaf in replay.leaves_with:
+            for leaf in (*replay.leaves_with, *[leaf for leaf, _ in replay.handed]):
                 leaf._grad = None
             execute.abandon(tr)
             raise
         self._keep(key, capture, replay, flat)
-        answer = rebuild(replay.template, made, flat, tuple([x.value for x in replay.expressions]))
+        answer = replay.first_answer(made, flat)
         capture.forget()
         if self._wait:
             background.wait(replay.program.move_up())

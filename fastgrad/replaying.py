@@ -12,7 +12,7 @@ from typing import Any
 
 from . import execute, reverse
 from . import recording as tape
-from .answers import Made, Template, rebuild
+from .answers import Made, Rebuilding, Template, rebuild
 from .capture import Capture, Escape, Expression
 from .execute import Ready, new_bytes, new_storage, protect
 from .functions.views import place, strides_of
@@ -65,19 +65,20 @@ class Replay:
         self.holders: list[Tensor] = []
         answer = Template(tr, capture, arguments)
         self.template = answer.of(outputs)
+        self.leaves_without = [leaf for leaf in capture.gradients.values() if leaf._grad is None]
+        self.leaves_with: list[Tensor] = []  # whose gradient is a result of its own
+        self.handed: list[tuple[Tensor, Any]] = []  # others, and the templates of their gradients
+        self._gradients(answer)
         self.views = answer.views
+        self.before = answer.before
+        self.plain = not (
+            self.handed or self.before or answer.repeated
+        )  # whether what is handed over is independent of each other
         for t in answer.wanted:
             self._want(tr, t, want, roots)
         self.n_outputs = len(want)
-        self.leaves_without: list[Tensor] = []
-        self.leaves_with: list[Tensor] = []
-        for leaf in capture.gradients.values():
-            g = leaf._grad
-            if g is None:
-                self.leaves_without.append(leaf)
-            elif g._storage is None:
-                self.leaves_with.append(leaf)
-                self._want(tr, g, want, roots)
+        for leaf in self.leaves_with:
+            self._want(tr, leaf._grad, want, roots)  # type: ignore[arg-type]
         for t, _ in capture.guards:
             want.append(t._at[1])
         self.roots = roots
@@ -99,7 +100,8 @@ class Replay:
         entered = {id(t) for t in self.known} | capture.by_tensor.keys()
         self.known += [t for t in capture.found().values() if id(t) not in entered]  # whose shape, say, was read
         self.layout: list[Any] = []  # of the known tensors: which have memory in common, and where they lie in it
-        self.gradients = [(leaf, *_geometry(g)) for g, leaf in capture.given.values()]
+        self.gradients = [(leaf, *_geometry(g)) for leaf, g in capture.present]  # that the call has found
+        self.kin = self._kin([g for _, g in capture.present], arguments)
         self.storages: list[Any] = [None] * len(self.known)
         self.fresh = True
         self.uses = 0
@@ -116,10 +118,21 @@ class Replay:
         self.careful = bool(self.guards or self.from_gradients or late)
         self.hands: list[list[Tensor]] = [[] for _ in self.results]
         self.places = [0] * len(self.results)
+        # memory of which a part is written: arguments, and leaves whose gradients lie there, by place and size
         self.fixed = [
-            (found[1], found[2]) for storage, found in capture.by_storage.items()
-            if storage in capture.fixed and found[0] == "argument"
+            (*found, storage.numel) for storage, found in capture.by_storage.items()
+            if storage in capture.fixed and found[0] != "tensor"
         ]  # fmt: skip
+
+    def _gradients(self, answer: Template) -> None:
+        """What the call leaves in leaves, beside what it returns: results, or other handles on memory."""
+        left = [(leaf, leaf._grad) for leaf in self.capture.gradients.values() if leaf._grad is not None]
+        for leaf, g in left:
+            found = answer.gradient(g, [x for other, x in left if other is not leaf])
+            if found is None:
+                self.leaves_with.append(leaf)
+            else:
+                self.handed.append((leaf, found))
 
     def _want(self, tr: Trace, t: Tensor, want: list[int], roots: list[int]) -> None:
         slot = t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)
@@ -185,8 +198,9 @@ class Replay:
         for leaf, had in self.capture.expected:
             if (leaf._grad is not None) != had:
                 return False
-        for k, offset in self.fixed:
-            if arguments[k]._offset != offset:
+        for kind, owner, offset, numel in self.fixed:
+            t = arguments[owner] if kind == "argument" else owner._grad
+            if t._offset != offset or t._storage.numel != numel:
                 return False
         if not all(map(is_, map(_META, self.known), self.metas)):
             return False
@@ -196,6 +210,8 @@ class Replay:
             g = leaf._grad
             if g is not None and (g._meta is not meta or [g._strides, g._whole] != where):
                 return False
+        if self.gradients and self._kin([leaf._grad for leaf, *_ in self.gradients], arguments) != self.kin:
+            return False
         for options, key, truth in self.capture.switches:
             if bool(options[key]) is not truth:
                 return False
@@ -208,9 +224,25 @@ class Replay:
         known = self.known_storages
         return [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage in known] == self.overlaps
 
+    def _kin(self, gradients: list[Any], arguments: list[Any]) -> list[Any] | None:
+        """Which gradients are, or lie in the memory of, known tensors, arguments or each other; None if none is."""
+        given = [x for x in arguments if isinstance(x, Tensor)]
+        own = {g._storage for g in gradients}
+        if len(own) == len(gradients) and own.isdisjoint([t._storage for t in (*self.known, *given)]):
+            return None
+        first: dict[Any, Any] = {}
+        found = []
+        for k, t in enumerate((*self.known, *given, *gradients)):
+            at, offset = first.setdefault(t._storage, (k, t._offset))
+            found.append((first.setdefault(id(t), k), at, t._offset - offset))
+        return found[-len(gradients) :]
+
     def _layout(self) -> list[Any]:
         first: dict[Any, int] = {}
-        return [(first.setdefault(t._storage, k), t._offset, t._strides, t._whole) for k, t in enumerate(self.known)]
+        return [
+            (first.setdefault(t._storage, k), t._offset, t._strides, t._whole or t._storage.numel)
+            for k, t in enumerate(self.known)
+        ]
 
     def first(self, tr: Trace) -> None:
         """Execute what was just recorded, into the tensors that the function made."""
@@ -244,6 +276,9 @@ class Replay:
             t._at, t._meta = tape.STALE, t._meta if type(t._meta) is Signature else t._meta.signature
             place(t, whole, strides_of(t), offset, t._whole)
         self.holders, self.views = [], []
+        for t in tr.live:  # whose memory was written through another handle
+            if type(t._meta) is not Signature and t._storage is not None and t._storage.array is not None:
+                t._meta = t._meta.signature
         self.metas = [t._meta if type(t._meta) is Signature else t._meta.signature for t in self.known]
         self.known_storages = {t._storage for t in self.known}
         self.layout = self._layout()
@@ -303,14 +338,39 @@ class Replay:
             self._storage_of(where, arguments).version += 1
         if self.roots:
             self._link(made, arguments, kept)
+        template = self.template
+        if not self.plain:
+            return self._hand_over(made, arguments)
         for leaf in self.leaves_without:
             leaf._grad = None
         n = self.n_outputs
         for leaf in self.leaves_with:
             leaf._grad = made[n]
             n += 1
-        template = self.template
         return made[0] if type(template) is Made else rebuild(template, made, arguments, self.computed)
+
+    def _hand_over(self, made: list[Tensor], arguments: list[Any]) -> Any:
+        """The answer, and gradients that have to do with each other, with it, or with the gradients that they replace."""
+        building = Rebuilding(made, arguments, self.computed)
+        answer = building.of(self.template)
+        handed = [building.of(x) for _, x in self.handed]
+        for leaf in self.leaves_without:
+            leaf._grad = None
+        for leaf, g in zip(self.leaves_with, made[self.n_outputs :], strict=False):
+            leaf._grad = g
+        for (leaf, _), g in zip(self.handed, handed, strict=True):
+            leaf._grad = g
+        return answer
+
+    def first_answer(self, made: list[Tensor], arguments: list[Any]) -> Any:
+        """What the recorded call itself returns."""
+        building = Rebuilding(made, arguments, tuple([x.value for x in self.expressions]))
+        answer = building.of(self.template)
+        for leaf, template in self.handed:
+            leaf._grad = building.of(template)
+        for x in self.before:
+            x.first = None
+        return answer
 
     def take_memory(self, tr: Trace, written: list[Storage]) -> None:
         """What other traces are to write to memory that is read has landed, and none of them uses memory that is written."""

@@ -48,6 +48,7 @@ def is_simple(replay: Replay, arguments: list[Any]) -> bool:
         or replay.guards
         or replay.roots
         or replay.from_gradients
+        or not replay.plain
         or replay.fixed
         or replay.program.kept_bytes
         or any([place[0] != "tensor" for place in replay.written_at])

@@ -60,11 +60,13 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero."""
-        capturing = tape.local.trace.capture is not None
+        capture = tape.local.trace.capture
+        if capture is not None:
+            self._hold_groups(capture)
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:
-                    if capturing:
+                    if capture is not None:
                         p.grad = None
                     else:
                         p._grad = None
@@ -81,6 +83,8 @@ class Optimizer:
         if tr.draft is not None:
             tape.flush(tr)  # an update comes back even where what it follows never does: it is a trace of its own
             tape.unfold(tr)
+        if tr.capture is not None:
+            self._hold_groups(tr.capture)
         for group in self.param_groups:
             params = group["params"]
             gradients = [p._grad for p in params] if tr.capture is None else [p.grad for p in params]
@@ -98,13 +102,20 @@ class Optimizer:
             tape.flush(tr)
         return loss
 
+    def _hold_groups(self, capture: Any) -> None:
+        """Tell `compile` which groups and parameters it goes through: where others stand later, the call is recorded again."""
+        groups = self.param_groups
+        capture.held.append((self.__dict__, "param_groups", groups))
+        capture.hold_items(groups)
+        for group in groups:
+            capture.held.append((group, "params", group["params"]))
+            capture.hold_items(group["params"])
+
     def _hold(self, group: dict[str, Any]) -> None:
-        """Tell `compile` which parameters and state it has seen: where others stand later, the call is recorded again."""
+        """Tell `compile` which state it has seen."""
         capture = tape.local.trace.capture
-        params = group["params"]
-        capture.held += [(self.__dict__, "state", self.state), (group, "params", params)]
-        for i, p in enumerate(params):
-            capture.held.append((params, i, p))
+        capture.held.append((self.__dict__, "state", self.state))
+        for p in group["params"]:
             state = self.state.get(p)
             if state is not None:
                 capture.held.append((self.state, p, state))
