@@ -38,6 +38,7 @@ class Capture(Recorder):
         super().__init__(varying)
         self.called = name
         self.disturbed = False  # another thread has taken memory from the trace meanwhile (`threads.let_go`)
+        self.hooked: set[int] = set()  # hooks of leaves that the call has registered or removed
         self.seeded: dict[Any, tuple[int, int]] = {}  # generators that the call has given a seed
         self.by_storage: dict[Storage, tuple[Any, ...]] = {}
         self.by_tensor: dict[int, tuple[Any, ...]] = {}
@@ -255,7 +256,10 @@ class Capture(Recorder):
         return t._number[1]
 
     def histories(self, arguments: list[Any]) -> None:
-        """A tensor that existed before and has got a history by a write is another one for what comes after the call."""
+        """A tensor that existed before and has got a history by a write is another one for what comes after the call, and so is
+        one that has got or lost a hook."""
+        if self.hooked:
+            self.stores.append(("a hook of a tensor is registered or removed", self.place, None))
         for t in (*self.found().values(), *arguments):
             if isinstance(t, Tensor) and t.requires_grad and type(t._meta) is not Signature:
                 line = getattr(t._meta, "line", None)

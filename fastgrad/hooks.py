@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import recording as tape
 from .recording import Signature
+from .structure import structure_version
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -25,18 +26,32 @@ _numbers = itertools.count()
 class RemovableHandle:
     """Takes a hook away again: by `remove()`, or at the end of a `with` block."""
 
-    def __init__(self, table: dict[int, Any], hook: Any, prepend: bool = False) -> None:
+    def __init__(self, table: dict[int, Any], hook: Any, prepend: bool = False, leaf: Tensor | None = None) -> None:
         self.table = table
+        self.leaf = None if leaf is None else weakref.ref(leaf)
         self.id = next(_numbers)
         others = dict(table) if prepend else {}
         if prepend:
             table.clear()
         table[self.id] = hook
         table.update(others)
+        self._tell()
 
     def remove(self) -> None:
         """Take the hook away; a second call does nothing."""
-        self.table.pop(self.id, None)
+        if self.table.pop(self.id, None) is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Compiled functions that have walked to the leaf record anew; one that does this itself has to undo it."""
+        leaf = None if self.leaf is None else self.leaf()
+        if leaf is None:
+            return
+        capture = tape.local.trace.capture
+        if capture is not None:
+            capture.hooked ^= {self.id}
+        elif leaf._walked:
+            structure_version[0] += 1
 
     def __enter__(self) -> RemovableHandle:
         return self

@@ -513,6 +513,9 @@ def _run(
     if writes:  # writing to memory comes back even where what it follows never does: it is a trace of its own
         tape.flush(tr)
         tape.unfold(tr)
+    if tr.capture is not None:
+        for leaf, _ in arrived:
+            leaf._walked = True
     for leaf, g in arrived:
         g = _arrive(leaf, g, accumulate, create)
         if not accumulate:
@@ -575,6 +578,7 @@ def _arrive_early(
     if not parts or (wanted is not None and id(leaf) not in wanted):
         return
     tr = local.trace
+    leaf._walked = leaf._walked or tr.capture is not None
     depth, tr.static = tr.static, 0
     try:
         g = _arrive(leaf, total(parts), accumulate, create)
@@ -809,7 +813,8 @@ def _arrive(leaf: Tensor, g: Tensor, accumulate: bool, create: bool) -> Tensor:
     if accumulate and leaf._meta.requires_grad:
         _accumulate(leaf, g, create)
         for hook in list((leaf._after_hooks or {}).values()):
-            hook(leaf)
+            if hook(leaf) is not None:
+                raise RuntimeError("backward: hooks after the accumulation of a gradient must return None")
     return g
 
 

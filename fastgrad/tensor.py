@@ -76,6 +76,7 @@ class Tensor(Protocols, Methods):
     _unwritable: bool = False  # a result of a Function that shares an argument's memory
     _stands_for: Tensor | None = None
     _looked_at: bool = False  # whether more may become of its gradient than to be kept: hooks, or it stands for another
+    _walked: bool = False  # whether a compiled function has recorded a walk to it, which a hook makes another one
     _writes: int = 0
     _number: tuple[Any, ...] | None = None  # what a Python number on the tape is made of
     _followed: int = -1  # the epoch in which the trace lists it although no entry made it
@@ -352,7 +353,7 @@ class Tensor(Protocols, Methods):
         if self._hooks is None:
             self._hooks = {}
         self._looked_at = True
-        return RemovableHandle(self._hooks, hook)
+        return RemovableHandle(self._hooks, hook, leaf=self)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
         """Call `hook(tensor)` after this leaf's gradient was accumulated. RuntimeError for tensors that are not leaves, or require
@@ -364,7 +365,7 @@ class Tensor(Protocols, Methods):
         if self._after_hooks is None:
             self._after_hooks = {}
         self._looked_at = True
-        return RemovableHandle(self._after_hooks, hook)
+        return RemovableHandle(self._after_hooks, hook, leaf=self)
 
     # ---- types and devices
 

@@ -364,3 +364,91 @@ def test_an_optimizer_goes_through_its_lists_as_they_are(name: str, whole: bool)
     torch = pytest.importorskip("torch")
     kinds = [(fastgrad, False), (fastgrad, True), (torch, False)]
     check([trained(T, name, whole, compiled) for T, compiled in kinds])
+
+
+# --------------------------------------------------------------------------------------------------------------- hooks
+
+
+def for_one_walk(a: Any, x: Any) -> None:
+    handles = [
+        a.v.register_hook(lambda g: g * a.k),
+        a.w.register_post_accumulate_grad_hook(lambda p: [p.grad.mul_(a.k), None][1]),
+    ]
+    begin(a, x)
+    for handle in handles:
+        handle.remove()
+
+
+def of_a_result(a: Any, x: Any) -> Any:
+    a.w.grad = a.v.grad = None
+    y = a.w * a.v
+    y.register_hook(lambda g: g * a.k)
+    y.sum().backward(retain_graph=True)
+    (y @ x).sum().backward()
+    return a.w.grad
+
+
+def two_walks(a: Any, x: Any) -> Any:
+    begin(a, x)
+    return a.T.autograd.grad(loss(a, x) * a.k, [a.w, a.v])
+
+
+def that_stays(a: Any, x: Any) -> None:
+    begin(a, x)
+    a.v.register_hook(lambda g: g * 0.5)
+
+
+def that_was_there(a: Any, x: Any) -> None:
+    a.handles.pop().remove()
+    begin(a, x)
+    a.handles.append(a.w.register_hook(lambda g: g + a.k))
+
+
+def hooked(T: Any, step: Any, compiled: bool) -> list[Any]:
+    a = state(T)
+    a.handles, a.k = [], 1.0
+    call = T.compile(lambda x: step(a, x)) if compiled else lambda x: step(a, x)
+    seen: list[Any] = []
+    for k in range(CALLS):
+        a.k = 1.0 + k / 4
+        if not a.handles or k % 3 == 0:
+            hook = [lambda g: g * 2, lambda g: g * a.k, lambda g: g.clamp(-1, 1)][k % 3]
+            a.handles.append([a.w, a.v][k % 2].register_hook(hook))
+        elif k % 3 == 1:
+            a.handles.pop().remove()
+            after = a.w.register_post_accumulate_grad_hook(lambda p: [p.grad.add_(a.k), None][1])
+            a.handles.append(after)
+        elif k == 5:
+            a.handles.pop(0).remove()
+        if not a.handles:
+            a.handles.append(a.v.register_hook(lambda g: None))
+        answer = call(T.tensor([2.0, 3.0 + k]))
+        seen.append(shown([a.w, a.v, a.w.grad, a.v.grad, *flat(answer)]))
+    return seen
+
+
+HOOKED = [begin, for_one_walk, of_a_result, two_walks, that_stays, that_was_there, accumulated, viewed]
+
+
+@pytest.mark.parametrize("step", HOOKED, ids=lambda f: f.__name__)
+def test_hooks_are_those_that_are_there(step: Any) -> None:
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*runs its Python", RuntimeWarning)
+        check([hooked(fastgrad, step, False), hooked(fastgrad, step, True), hooked(torch, step, False)])
+
+
+def test_hooks_of_other_tensors_leave_what_was_recorded() -> None:
+    w, v = fastgrad.ones(2, requires_grad=True), fastgrad.ones(2, requires_grad=True)
+
+    @fastgrad.compile
+    def step(x: Any) -> None:
+        w.grad = None
+        handle = w.register_hook(lambda g: g * 2)
+        (w * x).sum().backward()
+        handle.remove()
+
+    for _ in range(4):
+        step(fastgrad.ones(2))
+        v.register_hook(lambda g: g).remove()
+    assert step.replays == 1 and w.grad.tolist() == [2, 2]
