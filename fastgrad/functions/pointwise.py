@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import recording as tape
 from ..devices import check_device
 from ..dispatch import as_number, binary, composite, tensor_operand, unary
-from ..dtypes import BOOL, FLOAT, dtype, to_dtype
+from ..dtypes import BOOL, FLOAT, dtype, get_default_dtype, result_type, to_dtype
 from ..ops import arrays
 from ..ops import elementwise as e
 from ..ops.table import CONVERT, Operation
@@ -202,6 +202,9 @@ def power(record: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
         """`input ** exponent`, either of them a tensor; small integer and half powers are products and roots."""
         kind = exponent.__class__
+        if kind is not int and kind is not float and not isinstance(exponent, tape.TENSOR):
+            plain = as_number(exponent)  # NumPy's
+            exponent = exponent if plain is None else plain
         if (kind is int or kind is float or isinstance(exponent, (int, float))) and isinstance(input, tape.TENSOR):
             if input._meta.dtype.category == FLOAT:
                 if exponent == 2:
@@ -313,8 +316,19 @@ def type(input: Tensor, dtype: Any = None) -> Any:
 
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-    """Whether `|input - other| <= atol + rtol |other|`, element by element."""
-    close = (input == other) | ((abs(input - other) <= atol + rtol * abs(other)) & isfinite(other) & isfinite(input))
+    """Whether `|input - other| <= atol + rtol |other|`, element by element; both are of one dtype.
+
+    RuntimeError for dtypes that differ and for a negative `rtol` or `atol`.
+    """
+    if tensor_operand(input, "isclose").dtype is not tensor_operand(other, "isclose").dtype:
+        raise RuntimeError(f"isclose: {input.dtype} did not match {other.dtype}; convert one of them with .to(dtype)")
+    for role, bound in (("rtol", rtol), ("atol", atol)):
+        if bound < 0:
+            raise RuntimeError(f"isclose: {role} must be greater than or equal to zero, but got {bound}")
+    close = input == other
+    if input.dtype.category != FLOAT:  # differences of unsigned integers would wrap around
+        input, other = input.to(get_default_dtype()), other.to(get_default_dtype())
+    close = close | ((abs(input - other) <= atol + rtol * abs(other)) & isfinite(other) & isfinite(input))
     return close | (isnan(input) & isnan(other)) if equal_nan else close
 
 
@@ -331,28 +345,58 @@ def equal(input: Tensor, other: Tensor) -> bool:
 
 
 def lerp(input: Tensor, end: Tensor, weight: Tensor | Number) -> Tensor:
-    """`input + weight * (end - input)`."""
-    return input + (weight if isinstance(weight, tape.TENSOR) else number("lerp", "weight", weight)) * (end - input)
+    """`input + weight * (end - input)`, reckoned from the nearer end: weight 1 gives `end` itself.
+
+    All are of one floating-point dtype, apart from a weight that is one number; else RuntimeError.
+    """
+    kind = tensor_operand(input, "lerp").dtype
+    if not isinstance(weight, tape.TENSOR):
+        weight = number("lerp", "weight", weight)
+    several = isinstance(weight, tape.TENSOR) and weight.ndim
+    for role, operand in (("end", tensor_operand(end, "lerp")), *((("weight", weight),) if several else ())):
+        if operand.dtype is not kind:
+            raise RuntimeError(f"lerp: expected dtype {kind} for `{role}` but got {operand.dtype}; use .to({kind})")
+    if kind.category != FLOAT:
+        raise NotImplementedError(f'"lerp" not implemented for {kind}; convert the operands with .float()')
+    step = end - input
+    if isinstance(weight, tape.TENSOR):
+        return where(abs(weight) < 0.5, input + weight * step, end - step * (1 - weight))
+    return input + weight * step if -0.5 < weight < 0.5 else end - step * (1 - weight)
 
 
-def _times(name: str, value: Any, product: Tensor) -> Tensor:
-    """A product with a number, in the product's type."""
+def _common(*operands: Tensor) -> dtype:
+    """The type that PyTorch computes an operation of these tensors in."""
+    return result_type([(x._meta.dtype, not x._meta.shape, x._meta.weak) for x in operands])
+
+
+def _factor(name: str, value: Any, kind: dtype) -> Any:
+    """A number to multiply with in a type: a whole one in types of integers, which it must fit."""
     value = number(name, "value", value)
-    if _is_one(value):
-        return product
-    if product.dtype.category != FLOAT and not isinstance(value, tape.TENSOR):
-        value = int(fit(name, value, product.dtype))
-    return value * product
+    return value if kind.category == FLOAT or isinstance(value, tape.TENSOR) else int(fit(name, value, kind))
+
+
+def _plus_scaled(name: str, input: Tensor, value: Any, first: Tensor, second: Tensor, op: Any) -> Tensor:
+    """`input + value * op(first, second)`, in the type of all three."""
+    kind = _common(*[tensor_operand(x, name) for x in (input, first, second)])
+    if kind.category == BOOL:
+        raise NotImplementedError(f'"{name}" not implemented for {kind}; convert the operands first')
+    value = _factor(name, value, kind)
+    first = convert(first, kind)
+    return input + (op(first, second) if _is_one(value) else value * op(first, second))
 
 
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """`input + value * tensor1 * tensor2`."""
-    return input + _times("addcmul", value, tensor1 * tensor2)
+    return _plus_scaled("addcmul", input, value, tensor1, tensor2, _mul)
 
 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
-    """`input + value * tensor1 / tensor2`."""
-    return input + _times("addcdiv", value, tensor1 / tensor2)
+    """`input + value * tensor1 / tensor2`; RuntimeError where both of these are of integers, whose division PyTorch refuses, too."""
+    if _is_whole(tensor_operand(tensor1, "addcdiv")) and _is_whole(tensor_operand(tensor2, "addcdiv")):
+        raise RuntimeError(
+            f"addcdiv: integer division of {tensor1.dtype} by {tensor2.dtype} is not supported; convert one with .float()"
+        )
+    return _plus_scaled("addcdiv", input, value, tensor1, tensor2, _div)
 
 
 def invert(input: Tensor) -> Tensor:

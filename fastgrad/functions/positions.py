@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 
-def check_known(index: Tensor, size: int, d: int) -> None:
-    """IndexError at once where positions to be written to lie in memory, so that a caught error has changed nothing.
+def check_known(
+    index: Tensor, size: int, d: int, error: type[Exception] = IndexError, from_the_end: bool = True
+) -> None:
+    """An error at once where positions to be written to lie in memory, so that a caught error has changed nothing.
 
-    Positions that are still to be computed are checked by the kernel.
+    Positions that are still to be computed are checked by the kernel. Negative ones count `from_the_end`, or are wrong.
     """
     tr, storage = tape.local.trace, index._storage
     if tr.capture is not None and tr.capture.catching:
@@ -40,9 +42,10 @@ def check_known(index: Tensor, size: int, d: int) -> None:
     if index._meta.numel:
         values = index._view_of_memory()
         low, high = int(values.min()), int(values.max())
-        if low < -size or high >= size:
-            wrong = low if low < -size else high
-            raise IndexError(f"index {wrong} is out of bounds for dimension {d} with size {size}")
+        lowest = -size if from_the_end else 0
+        if low < lowest or high >= size:
+            wrong = low if low < lowest else high
+            raise error(f"index {wrong} is out of bounds for dimension {d} with size {size}")
 
 
 def written(name: str, input: Tensor, value: Any) -> Tensor:
@@ -87,6 +90,8 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 def _positions(name: str, index: Any) -> Tensor:
     tensor_operand(index, name)
+    if name in ("take", "index_copy") and index.dtype is not int64:
+        raise RuntimeError(f"{name}(): Expected a long tensor for index, but got {index.dtype}; convert it with .long()")
     if index.dtype.category != 1:
         raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, got {index.dtype}")
     return index if index.dtype is int64 else index.to(int64)
@@ -152,21 +157,29 @@ def _fitted(name: str, big: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
+    dim = wrap_dim(name, dim, tensor_operand(input, name).ndim)
     index = _positions(name, index)
-    dim = wrap_dim(name, dim, input.ndim)
     if not input.ndim:
         return _scattered(name, op, _vector(input), dim, _vector(index), _vector(src)).reshape(())
+    if input.ndim == 1:
+        index, src = _vector(index), _vector(src) if isinstance(src, tape.TENSOR) and index.ndim < 2 else src
     if not isinstance(src, tape.TENSOR):
         src = tape.apply(arrays.expand, (single(name, input, src),), tuple(index.shape))
     if src.dtype is not input.dtype:
         raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype, got {input.dtype} and {src.dtype}")
+    if 0 in index.shape:  # of any number of dimensions
+        return input.clone()
     cut = tuple([(0, 1, m) for m in index.shape])
+    if src.ndim != index.ndim:
+        raise RuntimeError(
+            f"{name}: Index tensor must have the same number of dimensions as src tensor, got {index.ndim} and {src.ndim}"
+        )
     if any([m > n for m, n in zip(index.shape, src.shape, strict=True)]):
         raise RuntimeError(f"{name}: Expected index {list(index.shape)} to be no larger than src {list(src.shape)}")
     if tuple(src.shape) != tuple(index.shape):
         src = tape.apply(arrays.slice_, (src,), cut)
     part = _fitted(name, input, dim, index)
-    check_known(index, input.shape[dim], dim)
+    check_known(index, input.shape[dim], dim, RuntimeError)
     made = tape.apply(op, (part, index, src), dim)
     if part is input:
         return made
@@ -191,13 +204,13 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """A copy with slices of `source` added at positions along a dimension."""
     tensor_operand(input, "index_add")
     tensor_operand(source, "index_add")
-    index = _positions("index_add", index)
     dim = wrap_dim("index_add", dim, input.ndim)
+    index = _positions("index_add", index)
+    if index.ndim > 1:
+        raise IndexError(f"index_add(): Index is supposed to be a vector, but got shape {list(index.shape)}")
     if not input.ndim:
         return index_add(_vector(input), dim, _vector(index), _vector(source), alpha=alpha).reshape(())
-    check_known(index, input.shape[dim], dim)
-    wanted = (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
-    if tuple(source.shape) != wanted:
+    if tuple(source.shape) != _slices(input, dim, index):
         raise RuntimeError(
             f"index_add(): source tensor shape must match self tensor shape, excluding the specified dimension. Got "
             f"self.shape = {list(input.shape)} source.shape = {list(source.shape)} and {count(index.shape)} positions"
@@ -206,19 +219,44 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
         raise RuntimeError(
             f"index_add_(): self ({input.dtype}) and source ({source.dtype}) must have the same scalar type"
         )
+    check_known(index, input.shape[dim], dim, from_the_end=False)
     return tape.apply(arrays.index_add, (input, index, source if alpha == 1 else source * alpha), dim)
 
 
 @numpy_names
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy with slices of `source` written at positions along a dimension."""
-    tensor_operand(input, "index_copy")
-    tensor_operand(source, "index_copy")
+    dim = wrap_dim("index_copy", dim, tensor_operand(input, "index_copy").ndim)
+    index, n = _positions("index_copy", index), tensor_operand(source, "index_copy").ndim
+    if index.ndim > 1:
+        raise IndexError(f"index_copy(): Index should have dimension 1 or 0, got shape {list(index.shape)}")
+    if source.dtype is not input.dtype:
+        raise RuntimeError(
+            f"index_copy(): self and source expected to have the same dtype, but got {input.dtype} and {source.dtype}; "
+            f"convert the source with .to({input.dtype})"
+        )
+    if n != input.ndim and n * input.ndim:
+        raise IndexError(
+            f"index_copy(): source has {n} dimensions and self {input.ndim}; when neither is a number, these must be equal"
+        )
     if not input.ndim:
         return index_copy(_vector(input), dim, _vector(index), _vector(source)).reshape(())
-    index, dim = _positions("index_copy", index), wrap_dim("index_copy", dim, input.ndim)
-    check_known(index, input.shape[dim], dim)
+    wanted = _slices(input, dim, index)
+    if n == 0 and count(wanted) == 1:
+        source = source.reshape(wanted)
+    if tuple(source.shape) != wanted:
+        others = [m for d, (m, k) in enumerate(zip(source.shape, wanted, strict=False)) if d != dim and m != k]
+        raise (RuntimeError if others or not n else IndexError)(
+            f"index_copy(): {count(index.shape)} positions along dimension {dim} of shape {list(input.shape)} take a source of "
+            f"shape {list(wanted)}, got {list(source.shape)}"
+        )
+    check_known(index, input.shape[dim], dim, from_the_end=False)
     return tape.apply(arrays.index_put, (input, index, source), dim)
+
+
+def _slices(input: Tensor, dim: int, index: Tensor) -> tuple[int, ...]:
+    """The shape of a tensor's slices at positions along a dimension."""
+    return (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
 
 
 @numpy_names
@@ -226,10 +264,15 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with a number written into the slices at positions along a dimension."""
     tensor_operand(input, "index_fill")
     dim = wrap_dim("index_fill", dim, input.ndim)
+    if tensor_operand(index, "index_fill").dtype is not int64:
+        raise IndexError(f"index_fill(): Expected dtype int64 for index, got {index.dtype}; convert it with .long()")
+    if index.ndim > 1:
+        raise RuntimeError(f"index_fill(): Index has to be a vector/scalar, got shape {list(index.shape)}")
     if not input.ndim:
         return index_fill(_vector(input), dim, _vector(index), value).reshape(())
-    shape = (*input.shape[:dim], count(index.shape), *input.shape[dim + 1 :])
-    return index_copy(input, dim, index, tape.apply(arrays.expand, (single("index_fill", input, value),), shape))
+    source = tape.apply(arrays.expand, (single("index_fill", input, value),), _slices(input, dim, index))
+    check_known(index, input.shape[dim], dim)
+    return tape.apply(arrays.index_put, (input, index, source), dim)
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:

@@ -305,8 +305,8 @@ def _variance(input: Tensor, dim: Any, correction: float, keepdim: bool) -> Tens
     if n > 1:  # less what the rounding of the mean has added (Chan, Golub, LeVeque: the corrected two-pass algorithm)
         rest = _reduce(arrays.sum, "var", tape.apply(arrays.detach, (centred,)), dims or None, keepdim)
         rest = elementwise.square(rest) / float(n)
-        total = where(total > rest, total - rest, 0.0)
-    return total / float(builtin_max(n - correction, 0))
+        total = where(total < rest, 0.0, total - rest)  # NaN stays
+    return total / float(builtin_max(n - correction, 0) if n else 0)
 
 
 from builtins import max as builtin_max  # noqa: E402
