@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from number_expressions import module, texts
+from state_programs import outcome
 
 import fastgrad
 
@@ -81,3 +83,29 @@ def test_data_replaced_and_gradients_kept_inside() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert run(fastgrad.compile) == run(lambda f: f)
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return module(tmp_path_factory.mktemp("numbers")).functions  # type: ignore[no-any-return]
+
+
+FLOATS, INTS = (0.5, 1.5, 0.5, 2.0, 0.25, 1 / 3, 3.0, 0.1), (1, 2, 3, 2, 1, 3, 2, 1)
+DATA = [[1.0, 2.0, 3.0, -1.5], [[1.0, 2.0], [3.0, -1.5]]]
+
+
+@pytest.mark.parametrize("where", ["argument", "state"])
+@pytest.mark.parametrize("number", range(len(texts())), ids=texts())
+def test_numbers_that_differ_from_call_to_call_are_taken_as_plain_ones(number: int, where: str, functions: Any) -> None:
+    f, known = functions[number], types.SimpleNamespace(k=0.0, n=0)
+    given = fastgrad.compile(f if where == "argument" else lambda x: f(x, known.k, known.n))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*runs its Python", RuntimeWarning)
+        for data in DATA:
+            x = fastgrad.tensor(data)
+            for known.k, known.n in zip(FLOATS, INTS, strict=True):
+                right, text = outcome(f, x, known.k, known.n)
+                found, other = outcome(given, x, *([known.k, known.n] if where == "argument" else []))
+                if right[0] == "raised" or "nan" in str(text):  # a NaN has either sign
+                    right, found = (right[:2], str(text)), (found[:2], str(other))
+                assert right == found, f"{other} should be {text}"

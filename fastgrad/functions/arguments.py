@@ -63,6 +63,17 @@ def number(name: str, role: str, value: Any) -> Any:
     return found
 
 
+def known_number(name: str, role: str, value: Any) -> Any:
+    """A number that decides what is recorded: `compile` has to find the same one at every call."""
+    found = number(name, role, value)
+    capture = tape.local.trace.capture
+    if isinstance(found, tape.TENSOR) and capture is not None:
+        found = capture.number_of(found)
+        if found is None:
+            capture.refuse(f"{name}() of a number that the device computes")
+    return found
+
+
 def integer(name: str, role: str, value: Any) -> int:
     """A Python integer from whatever is one: NumPy's, a tensor of one integer, an object with `__index__`."""
     if type(value) is int:

@@ -21,7 +21,7 @@ from ..kernels.memory import LARGE, require
 from ..ops import arrays
 from ..ops.table import CONVERT
 from ..recording import Signature, Storage
-from .arguments import fit, integer, number
+from .arguments import fit, integer, known_number, number
 from .data import array_of
 from .ranges import evenly, progression
 
@@ -68,9 +68,19 @@ def tensor(
             "sourceTensor.detach().clone().requires_grad_(True), rather than fastgrad.tensor(sourceTensor).",
             stacklevel=2,
         )
-    array = array_of(data, None if dtype is None else to_dtype(dtype))
+    kind = None if dtype is None else to_dtype(dtype)
+    if isinstance(data, tape.TENSOR) and data._meta.weak:
+        return finish(_of_number(data, kind), requires_grad)
+    array = array_of(data, kind)
     _check_grad(from_numpy_dtype(array.dtype), requires_grad)
     return wrap(array, requires_grad)
+
+
+def _of_number(value: Tensor, kind: dtype_ | None) -> Tensor:
+    """A tensor of a number that every replay of a compiled call reads again."""
+    if kind is not None and not kind.is_floating_point:
+        return wrap(array_of(known_number("tensor", "data", value), kind))
+    return full((), value, dtype=kind)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -78,6 +88,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     check_device(device)
     kind = None if dtype is None else to_dtype(dtype)
     if isinstance(data, tape.TENSOR):
+        if data._meta.weak:
+            return _of_number(data, kind)
         return data if kind is None or data.dtype is kind else data.to(kind)
     if isinstance(data, np.ndarray) and (kind is None or kind.numpy == data.dtype):
         return from_numpy(data)
@@ -265,7 +277,7 @@ def arange(*args: Any, dtype: Any = None, device: Any = None, requires_grad: boo
     The type is int64 unless one of them is a floating-point number. RuntimeError for a step of zero or of the wrong sign.
     """
     check_device(device)
-    start, end, step = (number("arange", "start, end or step", x) for x in _range(args, named))
+    start, end, step = (known_number("arange", "start, end or step", x) for x in _range(args, named))
     if step == 0:
         raise RuntimeError("arange: step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -318,11 +330,11 @@ def logspace(
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
     _check_grad(kind, requires_grad)
     powers = _evenly("logspace", start, end, steps, np.dtype(np.float64))
-    return wrap((float(number("logspace", "base", base)) ** powers).astype(kind.numpy), requires_grad)
+    return wrap((float(known_number("logspace", "base", base)) ** powers).astype(kind.numpy), requires_grad)
 
 
 def _evenly(name: str, start: Any, end: Any, steps: Any, kind: np.dtype) -> np.ndarray:
     steps = integer(name, "steps", steps)
     if steps < 0:
         raise RuntimeError(f"{name}: number of steps must be non-negative")
-    return evenly(number(name, "start", start), number(name, "end", end), steps, kind)
+    return evenly(known_number(name, "start", start), known_number(name, "end", end), steps, kind)

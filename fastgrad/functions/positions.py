@@ -161,9 +161,10 @@ def _scattered(name: str, op: Any, input: Tensor, dim: int, index: Tensor, src: 
     index = _positions(name, index)
     if not input.ndim:
         return _scattered(name, op, _vector(input), dim, _vector(index), _vector(src)).reshape(())
+    is_tensor = isinstance(src, tape.TENSOR) and not src._meta.weak
     if input.ndim == 1:
-        index, src = _vector(index), _vector(src) if isinstance(src, tape.TENSOR) and index.ndim < 2 else src
-    if not isinstance(src, tape.TENSOR):
+        index, src = _vector(index), _vector(src) if is_tensor and index.ndim < 2 else src
+    if not is_tensor:
         src = tape.apply(arrays.expand, (single(name, input, src),), tuple(index.shape))
     if src.dtype is not input.dtype:
         raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype, got {input.dtype} and {src.dtype}")

@@ -250,7 +250,7 @@ def normal(
     >>> fastgrad.normal(0.0, 1.0, (2, 3)).shape
     fastgrad.Size([2, 3])
     """
-    tensors = [x for x in (mean, std) if isinstance(x, tape.TENSOR)]
+    tensors = [x for x in (mean, std) if isinstance(x, tape.TENSOR) and not x._meta.weak]
     if size is None:
         if not tensors:
             raise TypeError("normal(): mean or std must be a Tensor, or size must be given")
@@ -279,6 +279,9 @@ def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
     """Positions drawn with the given weights, a row at a time. Observes `input`."""
+    capture = tape.local.trace.capture
+    if capture is not None:
+        capture.refuse("drawing by weights")
     source, num_samples = _source(generator), integer("multinomial", "num_samples", num_samples)
     if tensor_operand(input, "multinomial").ndim not in (1, 2):
         raise RuntimeError(f"multinomial: prob_dist must be 1 or 2 dim, got {input.ndim}")

@@ -41,7 +41,7 @@ def _capture() -> Any:
 
 def tracked(value: Any, expression: Expression) -> Any:
     """A number that knows its expression."""
-    made: Any = Real(value) if type(value) is float else Whole(value)
+    made: Any = float.__new__(Real, value) if type(value) is float else int.__new__(Whole, value)
     made.expression = expression
     return made
 
@@ -162,7 +162,7 @@ _ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod")
 
 
 def _methods(kind: type) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"__new__": lambda cls, *value: kind(*value)}  # others make numbers of a number's type
     for name in (*_ARITHMETIC, *(("lshift", "rshift", "and_", "or_", "xor") if kind is int else ())):
         bare_name = name.rstrip("_")
         found[f"__{bare_name}__"], found[f"__r{bare_name}__"] = _binary(name)
