@@ -116,6 +116,8 @@ def targets(y: Any, rows: int) -> np.ndarray:
         )
     if array.ndim not in (1, 2) or len(array) != rows or 0 in array.shape:
         raise ValueError(f"y must have shape ({rows},) or ({rows}, targets), not {array.shape}")
+    if array.dtype.kind in "US":  # text that is a number counts as one, in a target
+        array = np.asarray(_as_floats(array, "y"))
     return _numbers(array, "y")
 
 

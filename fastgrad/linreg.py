@@ -241,15 +241,24 @@ class LinearRegression:
             predictions[start : start + BLOCK] = block @ self.coef_.T + self.intercept_
         return predictions
 
-    def score(self, X: Any, y: Any) -> float:
-        """R² of the predictions, averaged over the targets if there are several."""
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² of the predictions, averaged over the targets if there are several; rows count by `sample_weight` (n,), or alike.
+
+        Of a single row it isn't defined: NaN, with a DataWarning.
+        """
         predicted = self.predict(X)
         target = targets(y, len(predicted))
         check_finite(target, "y")
         if target.shape != predicted.shape:
             raise ValueError(f"y has shape {target.shape}, the predictions have {predicted.shape}")
-        residual = ((target - predicted) ** 2).sum(axis=0)
-        total = ((target - target.mean(axis=0)) ** 2).sum(axis=0)
+        if len(target) < 2:
+            warnings.warn("R² is not defined for less than two rows", DataWarning, stacklevel=2)
+            return math.nan
+        weight = np.ones(len(target)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if weight.shape != (len(target),):
+            raise ValueError(f"sample_weight must have shape ({len(target)},), not {weight.shape}")
+        residual = weight @ (target - predicted) ** 2
+        total = weight @ (target - np.average(target, axis=0, weights=weight)) ** 2
         explained = 1 - residual / np.where(total == 0, 1, total)
         return float(np.where(total == 0, np.where(residual == 0, 1.0, 0.0), explained).mean())
 

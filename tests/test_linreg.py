@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -266,6 +267,29 @@ def test_fit_returns_the_model_with_plain_attributes(diabetes):
 def test_a_model_that_is_not_fitted_says_so(call):
     with pytest.raises(NotFittedError, match="not fitted yet; call fit"):
         call(LinearRegression())
+
+
+def test_score_of_weighted_rows_and_of_one_row():
+    rng = np.random.default_rng(0)
+    X, weight = rng.normal(size=(40, 2)), rng.random(40)
+    y = X @ [1.0, 2.0] + rng.normal(size=40)
+    model = LinearRegression().fit(X, y)
+    metrics = pytest.importorskip("sklearn.metrics")
+    assert model.score(X, y, sample_weight=weight) == pytest.approx(
+        metrics.r2_score(y, model.predict(X), sample_weight=weight)
+    )
+    with pytest.raises(ValueError, match="sample_weight"):
+        model.score(X, y, weight[1:])
+    with pytest.warns(DataWarning, match="two rows"):
+        assert math.isnan(model.score(X[:1], y[:1]))
+
+
+def test_targets_of_text_that_is_a_number():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    y = (X @ [1.0, 2.0]).astype(str)
+    assert LinearRegression().fit(X, y).score(X, y.astype(float)) > 0.999
+    with pytest.raises(ValueError, match="number"):
+        LinearRegression().fit(X, ["x"] * 40)
 
 
 def test_score_is_r2(diabetes):
