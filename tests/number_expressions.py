@@ -1,4 +1,4 @@
-"""Expressions of a tensor `x`, a float `k` and an int `n`: what functions and operators do with numbers that differ from call to call.
+"""Expressions of a tensor `x`, an int `n` and a float `k`: what functions and operators do with numbers that differ from call to call.
 
 `module(folder)` writes them as the lambdas of a file, which `compile` can read.
 """
@@ -86,7 +86,7 @@ def texts() -> list[str]:
 def module(folder: Path) -> Any:
     """A module with a list `functions`."""
     path = folder / "numbers_given.py"
-    path.write_text(HEAD + "functions = [\n" + "".join([f"    lambda x, k, n: {text},\n" for text in texts()]) + "]\n")
+    path.write_text(HEAD + "functions = [\n" + "".join([f"    lambda x, n, k: {text},\n" for text in texts()]) + "]\n")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     made = importlib.util.module_from_spec(spec)

@@ -81,6 +81,22 @@ PLACES: dict[str, Place] = {
         "A.__bases__ = (type('D', (C,), dict(k={v})),)",
     ),
     "class replaced": Place(_class("    k = {v}"), "a.k", "a.__class__ = type('E', (A,), dict(k={v}))"),
+    "class replaced, called": Place(
+        _class("    k = {v}\n    def __call__(self): return self.k"), "a()",
+        "a.__class__ = type('E', (A,), dict(q={v}, __call__=lambda self: self.q))",
+    ),
+    "class replaced, item": Place(
+        _class("    k = {v}\n    def __getitem__(self, i): return self.k"), "a[0]",
+        "a.__class__ = type('E', (A,), dict(q={v}, __getitem__=lambda self, i: self.q))",
+    ),
+    "class replaced, loop": Place(
+        _class("    k = {v}\n    def __iter__(self): return iter([self.k])"), "[y for y in a][0]",
+        "a.__class__ = type('E', (A,), dict(q={v}, __iter__=lambda self: iter([self.q])))",
+    ),
+    "class replaced, operator": Place(
+        _class("    k = {v}\n    def __add__(self, other): return self.k"), "a + 1",
+        "a.__class__ = type('E', (A,), dict(q={v}, __add__=lambda self, other: self.q))",
+    ),
     "super": Place(
         "class B:\n    k = {v}\n    def get(self): return self.k\nclass A(B):\n    def get(self): return super().get()\na = A()",
         "a.get()", "a.k = {v}",
@@ -134,6 +150,9 @@ PLACES: dict[str, Place] = {
     "unpacked": Place("a = [0, {v}]", "(lambda b: (lambda _, y: y)(*b))(a)", "a[1] = {v}"),
     "default dict": Place("a = collections.defaultdict(int, k={v})", "a['k']", "a['k'] = {v}"),
     "ordered dict": Place("a = collections.OrderedDict(k={v})", "a['k']", "a['k'] = {v}"),
+    "first of an ordered dict": Place(
+        "a = collections.OrderedDict(k={v})", "list(a.values())[0]", "a[str(len(a))] = {v}; a.move_to_end(str(len(a) - 1), last=False)"
+    ),
     "subclass of dict": Place("class A(dict): pass\na = A(k={v})", "a['k']", "a['k'] = {v}"),
     "subclass of list": Place("class A(list): pass\na = A([{v}])", "a[0]", "a[0] = {v}", False),
     "user dict": Place("a = collections.UserDict(k={v})", "a['k']", "a['k'] = {v}", False),

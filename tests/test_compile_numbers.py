@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from number_expressions import module, texts
+from number_functions import FUNCTIONS
 from state_programs import outcome
 
 import fastgrad
@@ -90,22 +91,34 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return module(tmp_path_factory.mktemp("numbers")).functions  # type: ignore[no-any-return]
 
 
-FLOATS, INTS = (0.5, 1.5, 0.5, 2.0, 0.25, 1 / 3, 3.0, 0.1), (1, 2, 3, 2, 1, 3, 2, 1)
+FLOATS, INTS = (0.5, 1.5, 0.5, 2.0, 0.25, 1 / 3, 3.0, 0.1, 0.0), (1, 2, 3, 2, 1, 3, 2, 1, 0)
 DATA = [[1.0, 2.0, 3.0, -1.5], [[1.0, 2.0], [3.0, -1.5]]]
+
+
+def agrees(f: Any, where: str, data: Any) -> None:
+    """Compiled and plain, a function gives the same for numbers that differ from call to call."""
+    known = types.SimpleNamespace(k=0.0, n=0)
+    given = fastgrad.compile(f if where == "argument" else lambda x: f(x, known.n, known.k))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*runs its Python", RuntimeWarning)
+        for rows in data:
+            x = fastgrad.tensor(rows)
+            for known.k, known.n in zip(FLOATS, INTS, strict=True):
+                right, text = outcome(f, x, known.n, known.k)
+                found, other = outcome(given, x, *([known.n, known.k] if where == "argument" else []))
+                if right[0] == "raised" or "nan" in str(text):  # a NaN has either sign
+                    shown = ("", "") if right[0] == "raised" else (str(text), str(other))
+                    right, found = (right[:2], shown[0]), (found[:2], shown[1])
+                assert right == found, f"{other} should be {text}"
 
 
 @pytest.mark.parametrize("where", ["argument", "state"])
 @pytest.mark.parametrize("number", range(len(texts())), ids=texts())
-def test_numbers_that_differ_from_call_to_call_are_taken_as_plain_ones(number: int, where: str, functions: Any) -> None:
-    f, known = functions[number], types.SimpleNamespace(k=0.0, n=0)
-    given = fastgrad.compile(f if where == "argument" else lambda x: f(x, known.k, known.n))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*runs its Python", RuntimeWarning)
-        for data in DATA:
-            x = fastgrad.tensor(data)
-            for known.k, known.n in zip(FLOATS, INTS, strict=True):
-                right, text = outcome(f, x, known.k, known.n)
-                found, other = outcome(given, x, *([known.k, known.n] if where == "argument" else []))
-                if right[0] == "raised" or "nan" in str(text):  # a NaN has either sign
-                    right, found = (right[:2], str(text)), (found[:2], str(other))
-                assert right == found, f"{other} should be {text}"
+def test_expressions_of_numbers_that_differ_from_call_to_call(number: int, where: str, functions: Any) -> None:
+    agrees(functions[number], where, DATA)
+
+
+@pytest.mark.parametrize("where", ["argument", "state"])
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_statements_with_numbers_that_differ_from_call_to_call(f: Any, where: str) -> None:
+    agrees(f, where, DATA[:1])

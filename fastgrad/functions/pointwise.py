@@ -202,7 +202,7 @@ def power(record: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def pow(input: Tensor | Number, exponent: Tensor | Number) -> Tensor:
         """`input ** exponent`, either of them a tensor; small integer and half powers are products and roots."""
         kind = exponent.__class__
-        if kind is not int and kind is not float and not isinstance(exponent, tape.TENSOR):
+        if kind is not int and kind is not float and not isinstance(exponent, (int, float, tape.TENSOR)):
             plain = as_number(exponent)  # NumPy's
             exponent = exponent if plain is None else plain
         if (kind is int or kind is float or isinstance(exponent, (int, float))) and isinstance(input, tape.TENSOR):

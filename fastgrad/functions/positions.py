@@ -91,7 +91,9 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 def _positions(name: str, index: Any) -> Tensor:
     tensor_operand(index, name)
     if name in ("take", "index_copy") and index.dtype is not int64:
-        raise RuntimeError(f"{name}(): Expected a long tensor for index, but got {index.dtype}; convert it with .long()")
+        raise RuntimeError(
+            f"{name}(): Expected a long tensor for index, but got {index.dtype}; convert it with .long()"
+        )
     if index.dtype.category != 1:
         raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, got {index.dtype}")
     return index if index.dtype is int64 else index.to(int64)

@@ -54,6 +54,14 @@ def lookup(cap: Any, cls: type, name: str, after: type | None = None) -> Any:
     return MISSING
 
 
+def of_class(cap: Any, thing: Any, name: str) -> Any:
+    """What an object's class has under a name; the class has to be the same at every call."""
+    cls = type(thing)
+    if not is_own(cls) and not cap.is_fresh(thing):
+        cls = cap.watch.load("type", thing)
+    return lookup(cap, cls, name)
+
+
 def attribute(cap: Any, thing: Any, name: str) -> Any:
     """`thing.name`."""
     kind = type(thing)
@@ -141,7 +149,7 @@ def own_dict(thing: Any) -> dict[str, Any] | None:
 def _of_instance(cap: Any, thing: Any, name: str) -> Any:
     cls = type(thing)
     fresh = cap.is_fresh(thing)
-    getter = lookup(cap, cls, "__getattribute__")
+    getter = of_class(cap, thing, "__getattribute__")
     if type(getter) is types.FunctionType:
         try:
             return cap.call(getter, (thing, name), {})
@@ -198,7 +206,7 @@ def standard(cap: Any, thing: Any, name: str, fresh: bool) -> Any:
 
 
 def _missing(cap: Any, thing: Any, name: str) -> Any:
-    raw = lookup(cap, type(thing), "__getattr__")
+    raw = of_class(cap, thing, "__getattr__")
     if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
         return cap.call(raw, (thing, name), {})
     return getattr(thing, name)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import recording as tape
-from .attributes import attribute, bind, is_own, lookup, standard
+from .attributes import attribute, bind, is_own, lookup, of_class, standard
 from .known import (
     ATOMS,
     CONTAINERS,
@@ -74,7 +74,7 @@ def call(cap: Any, f: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         return call(cap, inner, (*first, *args), kwargs)
     if isinstance(f, operator.itemgetter | operator.attrgetter | operator.methodcaller):
         return getter(cap, f, args)
-    raw = lookup(cap, kind, "__call__")
+    raw = of_class(cap, f, "__call__")
     if type(raw) is types.FunctionType:
         return function(cap, raw, (f, *args), kwargs)
     if raw is not MISSING and isinstance(raw, (staticmethod, classmethod)):
@@ -251,12 +251,12 @@ def builtin(cap: Any, f: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
                 return compute(f, args)
             if isinstance(args[0] if args else None, tape.TENSOR):
                 return f(*[given(cap, x) for x in args], **kwargs)
-            raw = lookup(cap, type(args[0]), f"__{f.__name__}__") if args else MISSING
+            raw = of_class(cap, args[0], f"__{f.__name__}__") if args else MISSING
             if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
                 return call(cap, raw, args, kwargs)
-            return f(*[cap.settled(x) for x in args], **kwargs)
+            return f(*[cap.settled(x) for x in args], **{k: cap.settled(v) for k, v in kwargs.items()})
         if f in PURE:
-            return cap.keep(f(*[cap.settled(x) for x in args], **kwargs))
+            return cap.keep(f(*[cap.settled(x) for x in args], **{k: cap.settled(v) for k, v in kwargs.items()}))
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
@@ -299,7 +299,7 @@ def method(cap: Any, f: Any, owner: Any, name: str, args: tuple[Any, ...], kwarg
     if isinstance(owner, (list, dict, set, collections.deque)):
         return _container(cap, f, owner, name, args, kwargs)
     if cap.is_fresh(owner) and type(owner) is not types.GeneratorType:
-        return f(*args, **kwargs)
+        return f(*[plain(x) for x in args], **{k: plain(v) for k, v in kwargs.items()})
     return unknown(cap, f, args, kwargs)
 
 
@@ -310,6 +310,8 @@ def _container(cap: Any, f: Any, owner: Any, name: str, args: tuple[Any, ...], k
     if cap.is_fresh(owner):
         if name in ("extend", "update", "__ior__", "intersection_update", "difference_update") and args:
             args = tuple([cap.mapping(x) if isinstance(x, dict) else cap.each(x) for x in args])
+        elif name in ("insert", "pop", "rotate") and args:
+            args = (plain(args[0]), *args[1:])
         found = f(*args, **kwargs)
         return cap.keep(found) if name in ("copy", "items", "keys", "values", "__iter__") else found
     if isinstance(owner, dict) and name == "get" and not kwargs:
@@ -376,6 +378,11 @@ def getter(cap: Any, f: Any, args: tuple[Any, ...]) -> Any:
 # ---- types
 
 
+def counted(x: Any) -> Any:
+    """An argument of a function written in C, which takes an int as it is, without a word to it."""
+    return plain(x) if type(x) is Whole else x
+
+
 def construct(cap: Any, cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`cls(*args, **kwargs)`."""
     special = _TYPES.get(cls)
@@ -386,8 +393,11 @@ def construct(cap: Any, cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     if cls in ITERATORS:
         return cap.keep(
             cls(
-                *[cap.each(x) if hasattr(type(x), "__iter__") or hasattr(type(x), "__getitem__") else x for x in args],
-                **kwargs,
+                *[
+                    cap.each(x) if hasattr(type(x), "__iter__") or hasattr(type(x), "__getitem__") else counted(x)
+                    for x in args
+                ],
+                **{k: counted(v) for k, v in kwargs.items()},
             )
         )
     if cls in COUNTERS:
@@ -423,7 +433,7 @@ def _instance(cap: Any, cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     elif new is object.__new__ or getattr(new, "__self__", None) is object:
         made = object.__new__(cls)
     elif type(init) is not types.FunctionType or getattr(new, "__self__", None) in (list, dict, set):
-        made = new(cls, *args, **kwargs)
+        made = new(cls, *[plain(x) for x in args], **kwargs)
     else:
         return unknown(cap, cls, args, kwargs)
     cap.keep(made)
@@ -441,7 +451,7 @@ def _instance(cap: Any, cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
 def ordered(cap: Any, values: Any, key: Any = None, reverse: Any = False) -> list[Any]:
     """`sorted`."""
     chosen = None if key is None else lambda x: call(cap, key, (x,), {})
-    return cap.keep(sorted(cap.each(values), key=chosen, reverse=reverse))  # type: ignore[no-any-return]
+    return cap.keep(sorted(cap.each(values), key=chosen, reverse=plain(reverse)))  # type: ignore[no-any-return]
 
 
 def _extreme(f: Any) -> Any:
@@ -483,12 +493,12 @@ def _until(cap: Any, values: Any, stop: bool) -> list[bool]:
 
 def _len(cap: Any, thing: Any) -> Any:
     if isinstance(thing, (list, dict, set, collections.deque)) and not cap.is_fresh(thing):
-        raw = lookup(cap, type(thing), "__len__")
+        raw = of_class(cap, thing, "__len__")
         if type(raw) is not types.FunctionType:
             return cap.load("length", thing)
     if id(thing) in cap.views:
         return cap.load("length", cap.views[id(thing)][1])
-    raw = lookup(cap, type(thing), "__len__")
+    raw = of_class(cap, thing, "__len__")
     if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
         return function(cap, raw, (thing,), {})
     return len(thing)
@@ -532,7 +542,7 @@ def _reduce(cap: Any, f: Any, values: Any, *first: Any) -> Any:
 
 
 def _next(cap: Any, iterator: Any, *default: Any) -> Any:
-    raw = lookup(cap, type(iterator), "__next__")
+    raw = of_class(cap, iterator, "__next__")
     if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
         try:
             return function(cap, raw, (iterator,), {})
@@ -576,7 +586,7 @@ def _str(cap: Any, *args: Any) -> Any:
 
 def _converted(cap: Any, kind: Any, name: str, args: tuple[Any, ...]) -> Any:
     if args:
-        raw = lookup(cap, type(args[0]), name)
+        raw = of_class(cap, args[0], name)
         if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
             return kind(function(cap, raw, args[:1], {}))
     return kind(*[cap.settled(x) for x in args])

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import recording as tape
 from . import calls
-from .attributes import attribute, is_own, lookup, own_dict
+from .attributes import attribute, is_own, lookup, of_class, own_dict
 from .known import ATOMS, USER, is_builtin_name, is_generated, kind_of
 from .numbers import Real, Whole, bare, compute, plain
 from .sources import is_rewritten
@@ -222,15 +222,15 @@ class Recorder:
             if not is_rewritten(thing.gi_code) and kind_of(thing.gi_code) == USER:
                 self.release("a generator that was made outside")
             return thing
-        raw = lookup(self, kind, "__iter__")
+        raw = of_class(self, thing, "__iter__")
         if type(raw) is types.FunctionType:
             made = self.call(raw, (thing,), {})
-            step = lookup(self, type(made), "__next__")
+            step = of_class(self, made, "__next__")
             if type(step) is types.FunctionType and kind_of(step.__code__) == USER:
                 return self._steps(made, step)
             return made if made is thing or type(made) is types.GeneratorType else self.each(made)
-        raw = lookup(self, kind, "__getitem__")
-        if type(raw) is types.FunctionType and lookup(self, kind, "__iter__") is MISSING:
+        raw = of_class(self, thing, "__getitem__")
+        if type(raw) is types.FunctionType and of_class(self, thing, "__iter__") is MISSING:
             return self._items(thing)
         if not isinstance(thing, collections.abc.Iterable):
             return thing
@@ -299,7 +299,7 @@ class Recorder:
             ]
         if kind is list:
             return self._item_of_list(thing, key)
-        raw = lookup(self, kind, "__getitem__")
+        raw = of_class(self, thing, "__getitem__")
         if type(raw) is types.FunctionType:
             return self.call(raw, (thing, key), {})
         if isinstance(thing, dict):
@@ -307,7 +307,7 @@ class Recorder:
             found = self.load("entry", thing, key)
             if found is not MISSING:
                 return found
-            missing = lookup(self, kind, "__missing__")
+            missing = of_class(self, thing, "__missing__")
             if type(missing) is types.FunctionType:
                 return self.call(missing, (thing, key), {})
             if missing is not MISSING:
@@ -351,7 +351,7 @@ class Recorder:
         if isinstance(thing, np.ndarray):
             return self.note(thing)
         for name in ("__bool__", "__len__"):
-            raw = lookup(self, kind, name)
+            raw = of_class(self, thing, name)
             if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
                 return bool(self.call(raw, (thing,), {}))
             if raw is not MISSING and isinstance(thing, (list, dict, set)) and not self.is_fresh(thing):
@@ -363,7 +363,7 @@ class Recorder:
     def text(self, thing: Any) -> Any:
         """What text shows."""
         kind = type(thing)
-        raw = MISSING if kind in _SCALARS or isinstance(thing, tape.TENSOR) else lookup(self, kind, "__str__")
+        raw = MISSING if kind in _SCALARS or isinstance(thing, tape.TENSOR) else of_class(self, thing, "__str__")
         if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
             return self.call(raw, (thing,), {})
         return self.settled(thing)
@@ -400,11 +400,11 @@ class Recorder:
             self.store(thing, f"`{name}` of a class is set", value)
             setattr(thing, name, bare(value))
             return
-        setter = lookup(self, kind, "__setattr__")
+        setter = of_class(self, thing, "__setattr__")
         if type(setter) is types.FunctionType and kind_of(setter.__code__) == USER:
             self.call(setter, (thing, name, value), {})
             return
-        raw = lookup(self, kind, name)
+        raw = of_class(self, thing, name)
         if type(raw) is property and raw.fset is not None:
             self.call(raw.fset, (thing, value), {})
             return
@@ -434,7 +434,7 @@ class Recorder:
             thing[calls.given(self, key) if type(key) is not Whole else plain(key)] = calls.given(self, value)
             return
         kind = type(thing)
-        raw = lookup(self, kind, "__setitem__")
+        raw = of_class(self, thing, "__setitem__")
         if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
             self.call(raw, (thing, key, value), {})
             return
@@ -450,7 +450,7 @@ class Recorder:
             return self.load("entry", thing, key) is not MISSING if _hashable(key) else key in thing
         if isinstance(thing, tape.TENSOR) or isinstance(value, tape.TENSOR):
             return value in self.note(thing)
-        raw = lookup(self, type(thing), "__contains__")
+        raw = of_class(self, thing, "__contains__")
         if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
             return bool(self.call(raw, (thing, value), {}))
         if id(thing) in self.views:
@@ -568,7 +568,7 @@ class Hooks:
         if isinstance(a, tape.TENSOR) or isinstance(b, tape.TENSOR):
             return function(self.operand(a), self.operand(b))
         method = _EQUALITY.get(name, f"__{name.rstrip('_')}__")
-        raw = lookup(cap, type(a), method)
+        raw = of_class(cap, a, method)
         if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER and not is_generated(raw.__code__):
             found = cap.call(raw, (a, b), {})
             if found is not NotImplemented:
@@ -584,7 +584,7 @@ class Hooks:
         function = getattr(operator, name)
         if cap is None or type(a) in _SCALARS or isinstance(a, tape.TENSOR):
             return function(a)
-        raw = lookup(cap, type(a), f"__{name}__")
+        raw = of_class(cap, a, f"__{name}__")
         if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
             return cap.call(raw, (a,), {})
         return cap.keep(function(cap.note(a)))
@@ -606,7 +606,7 @@ class Hooks:
                 a,
                 cap.mapping(b) if isinstance(b, dict) else cap.settled(b) if isinstance(a, np.ndarray) else cap.each(b),
             )
-        raw = lookup(cap, type(a), f"__{name}__")
+        raw = of_class(cap, a, f"__{name}__")
         if type(raw) is types.FunctionType and kind_of(raw.__code__) == USER:
             return cap.call(raw, (a, b), {})
         return self.binary({"iand": "and_", "ior": "or_"}.get(name, name[1:]), a, b)
@@ -670,7 +670,7 @@ class Hooks:
         cap = tape.local.trace.capture
         if cap is not None:
             cap.store(thing, f"an item of a {type(thing).__name__} is deleted", None)
-        del thing[bare(key)]
+        del thing[plain(key)]
 
     def manager(self, thing: Any) -> Any:
         cap = tape.local.trace.capture
@@ -678,9 +678,9 @@ class Hooks:
             if cap is not None and type(thing).__module__.split(".", 1)[0] not in (_PACKAGE, "builtins"):
                 cap.release(f"a context manager ({type(thing).__name__})")
             return thing
-        if type(lookup(cap, type(thing), "__enter__")) is not types.FunctionType:
+        if type(of_class(cap, thing, "__enter__")) is not types.FunctionType:
             return thing
-        raw = lookup(cap, type(thing), "__enter__")
+        raw = of_class(cap, thing, "__enter__")
         if kind_of(raw.__code__) != USER:
             cap.release(f"a context manager ({type(thing).__name__})")
             return thing

@@ -6,6 +6,7 @@ found are read again by every replay; all else has to be the same object. `Watch
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import operator
@@ -47,6 +48,8 @@ def _dict_of(thing: Any, key: Any) -> Any:
 
 
 def _elements(thing: Any, key: Any) -> tuple[Any, ...]:
+    if isinstance(thing, collections.OrderedDict):  # which has an order of its own
+        return tuple(collections.OrderedDict.__iter__(thing))
     if isinstance(thing, dict):
         return tuple(dict.keys(thing))
     return tuple(thing)
