@@ -518,6 +518,8 @@ def _perform(tr: Trace, ready: Ready, holders: list[Any], rooted: list[Tensor], 
             if not ready.saved and reverse.is_spent(graph.entries, roots, tr.released):
                 graph.sources, graph.ready = {}, reverse.Alone()
                 ready.spent = graph
+            elif tr.shared is not None:
+                tr.shared.add(graph)
         for t, slot in zip(rooted, roots, strict=True):
             t._origin = (graph, slot)
     for number, (holder, storage) in enumerate(zip(holders, outputs, strict=True)):

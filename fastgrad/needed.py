@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .recording import Node
+from .shared_graph import region
 
 __all__ = ["on_the_way", "targets", "through_graphs"]
 
@@ -61,7 +62,7 @@ def through_graphs(
 def _origin(source: Any) -> tuple[Any, int] | None:
     """Where the history of a source goes on; None for a leaf."""
     origin: tuple[Any, int] | None = source if source is None or type(source) is tuple else source._origin
-    return origin
+    return None if origin is None else (region(origin[0]), origin[1])
 
 
 def on_the_way(entries: Sequence[Node], goals: frozenset[int] | None) -> set[int] | None:

@@ -192,7 +192,7 @@ class Trace:
     __slots__ = (
         "__weakref__", "addresses", "apart", "arena", "aside", "before", "capture", "constants", "draft", "eager", "entered", "epoch", "functions",
         "grad_enabled", "hooks", "inference", "kinds", "known", "leaves", "lengthened", "limit", "live", "lock", "longest", "mark", "node",
-        "nodes", "path", "released", "root", "scalars", "sources", "static", "strangers", "written",
+        "nodes", "path", "released", "root", "scalars", "shared", "sources", "static", "strangers", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -248,6 +248,7 @@ class Trace:
                 fell(old)
         if self.released or self.hooks or self.functions:
             self.released, self.hooks, self.functions = set(), {}, {}
+        self.shared: Any = None  # its graphs, once another thread has looked at what it holds
         self.draft = None
         if self.strangers >= STRANGERS:
             begin_draft(self)
@@ -760,6 +761,9 @@ def enter(tr: Trace, t: Tensor) -> int:
             t._at = (tr.epoch, slot)
             if key.requires_grad:
                 tr.sources[slot] = t._origin or t
+                if tr.shared is not None and _is_younger(tr, t):
+                    flush(tr)
+                    return enter(tr, t)
             writer = storage.writer
             if writer is not None and writer is not tr.mark:
                 settle_storage(tr, storage)
@@ -772,6 +776,8 @@ def enter(tr: Trace, t: Tensor) -> int:
         storage = t._storage
     elif type(t._meta) is not Signature and t._at != STALE and epoch_of(t) != tr.epoch:
         materialize(t)  # only its history is
+    if tr.shared is not None and _is_younger(tr, t):
+        flush(tr)
     if storage.shared and exported(storage):
         return _enter_shared(tr, t)
     current = tr.entered.get(storage) if storage.array is not None else storage.at[1]
@@ -805,6 +811,15 @@ def enter(tr: Trace, t: Tensor) -> int:
             return slot
         current = enter_storage(tr, t)
     return _enter_alias(tr, t, storage, current)
+
+
+def _is_younger(tr: Trace, t: Tensor) -> bool:
+    """Whether a tensor's history may lead back to what another thread has looked at in this trace: then the trace ends first."""
+    if t._origin is None or not t._meta.requires_grad or tr.static or tr.capture is not None:
+        return False
+    graph = t._origin[0]
+    order: int = (graph.shared or graph).order
+    return order >= tr.shared.order
 
 
 def _leaf_bytes(node: Node, storage: Storage) -> int:

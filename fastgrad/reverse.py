@@ -25,6 +25,8 @@ from .plan.assemble import BINDING, KEPT
 from .plan.assemble import Place as _Place
 from .plan.section import inputs
 from .recording import ALIAS, LEAF, Edge, Node, Signature, Storage, Trace, local
+from .shared_graph import SharedGraph
+from .shared_graph import region as region_of
 from .tensor import Tensor, handle
 
 SECOND_TIME = (
@@ -64,11 +66,12 @@ class Graph:
     """A trace that has run: what a backward over it needs."""
 
     __slots__ = (
-        "__weakref__", "entries", "functions", "hooks", "numbers", "order", "readers", "ready", "released", "saved", "sources",
+        "__weakref__", "entries", "functions", "hooks", "numbers", "order", "readers", "ready", "released", "saved", "shared", "sources",
     )  # fmt: skip
 
     def __init__(self, tr: Trace, ready: Any, kept: Storage | None, past: Any = None) -> None:
         self.order = next(_sequence)
+        self.shared: SharedGraph | None = None
         self.ready = ready  # the executed plan: graphs with the same one have the same structure
         self.readers = set(ready.readers)  # entries whose rules will read saved values
         self.entries: Sequence[Node]
@@ -453,7 +456,7 @@ def set_grad(enabled: bool) -> None:
 def _run(
     tr: Trace, roots: Any, gradients: Any, retain: bool, create: bool, inputs: Sequence[Tensor] | None, accumulate: bool
 ) -> dict[int, Tensor]:
-    if (tr.hooks or tr.functions) and tr.capture is None:
+    if (tr.hooks or tr.functions or tr.shared is not None) and tr.capture is None:
         tape.flush(tr)  # Python code will run in the middle: it finds values, and the trace goes on from there
     found: dict[int, Tensor] = {}
     wanted: dict[int, Tensor] | None = None if inputs is None else {id(t): t for t in inputs}
@@ -502,7 +505,7 @@ def _run(
             if not parts and (origin is None or not origin[0].functions):
                 continue
             if origin is not None:
-                starts.setdefault(origin[0], {}).setdefault(origin[1], []).extend(parts)
+                starts.setdefault(region_of(origin[0]), {}).setdefault(origin[1], []).extend(parts)
             else:
                 _reach(leaves, source, parts)
     if 0 < full < tape.LONGER // tape.LIMIT - 1 and tr.lengthened < 3:  # next time, they fit into one
@@ -527,7 +530,7 @@ def _run(
 
 def _behind(tr: Trace) -> list[Any]:
     """The graphs in which the history of the pending trace goes on."""
-    return [s[0] for s in tr.sources.values() if type(s) is tuple]
+    return [region_of(s[0]) for s in tr.sources.values() if type(s) is tuple]
 
 
 def _has_memory(t: Tensor | None) -> bool:
@@ -594,13 +597,12 @@ def _region_of(tr: Trace, t: Tensor) -> tuple[Any, int] | None:
         t = t._stands_for
     if type(t._meta) is not Signature:
         at = t._at
-        if at[0] != tr.epoch:
-            slot = tape.enter(tr, t)
-            if type(t._meta) is Signature:
-                return t._origin
+        if at[0] == tr.epoch:
+            return None, at[1]
+        slot = tape.enter(tr, t)
+        if type(t._meta) is not Signature:
             return None, slot
-        return None, at[1]
-    return t._origin
+    return None if t._origin is None else (region_of(t._origin[0]), t._origin[1])
 
 
 def _ones(t: Tensor) -> Tensor:
@@ -711,7 +713,7 @@ def _walk_graph(
         drafted = tr.draft.backward(tr, start, retain, leaves, graph)
         if drafted is not None:
             return drafted, {}
-    plain = not graph.hooks and not graph.functions and not graph.released
+    plain = type(graph) is not SharedGraph and not graph.hooks and not graph.functions and not graph.released
     structure = (tuple([(s, len(parts)) for s, parts in start.items()]), keep, goals, tr.grad_enabled)
     reader = _Reader(graph)
     key: Any = None
@@ -773,7 +775,8 @@ class _Reader:
     """A graph during one walk: every saved value is one tensor."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        self.graph = graph.members[-1] if type(graph) is SharedGraph else graph
+        self._region = graph
         self._values: dict[int, Tensor] = {}
         self.entries = graph.entries
         self.released = graph.released
@@ -782,7 +785,7 @@ class _Reader:
     def value(self, slot: int) -> Tensor:
         found = self._values.get(slot)
         if found is None:
-            found = self._values[slot] = self.graph.value(slot)
+            found = self._values[slot] = self._region.value(slot)
         return found
 
 

@@ -20,6 +20,7 @@ from . import reverse
 from .execute import Ready, adopt, apart, drop_dead, flush, new_bytes, prepare
 from .plan.section import inputs
 from .recording import Node, Signature, Storage, Trace, statistics
+from .shared_graph import SharedGraph
 from .tensor import Tensor
 
 _KEPT = 64  # programs for single values that a trace remembers
@@ -142,7 +143,11 @@ def observe(tr: Trace, t: Tensor, epoch: int) -> None:
         elif not has_value:
             adopt(storage, made[0])
         if roots:
-            t._origin = (reverse.Graph(tr, ready, kept, past), roots[0])
+            graph = reverse.Graph(tr, ready, kept, past)
+            if tr.shared is None:
+                tr.shared = SharedGraph(tr, graph.order)
+            tr.shared.add(graph)
+            t._origin = (graph, roots[0])
         if type(meta) is not Signature:
             t._meta = meta.signature
         statistics["foreign runs"] += 1

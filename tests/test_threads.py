@@ -392,3 +392,76 @@ def test_a_pending_history_whose_memory_another_thread_takes_over(written: bool,
         pool.submit(lambda: data[1].fill_(-0.5)).result()
         (view * view).sum().backward()
     assert leaf.grad.tolist() == [[0.0, 4.0, 8.0], [4.0, 0.5 if written else 4.0, 4.0]]
+
+
+@pytest.mark.parametrize("registered", ["before", "after", "by the thread"])
+@pytest.mark.parametrize("walker", ["here", "the thread", "a new thread"])
+def test_a_history_that_two_threads_go_on_from_is_walked_once(registered: str, walker: str) -> None:
+    w = fastgrad.tensor([1.0, 2.0], requires_grad=True)
+    seen: list[Any] = []
+    shared = w * 3.0
+
+    def register() -> None:
+        shared.register_hook(lambda g: seen.append(g.tolist()))
+        shared.register_hook(lambda g: g * 0.5)
+        shared.retain_grad()
+
+    if registered == "before":
+        register()
+    losses = [(shared * 2.0).sum()]
+    with ThreadPoolExecutor(1) as pool:
+
+        def theirs() -> None:
+            losses.append((shared * shared).sum() + losses[0])
+            if registered == "by the thread":
+                register()
+
+        pool.submit(theirs).result()
+        if registered == "after":
+            register()
+        loss = losses[0] * 0.25 + losses[1] * 2.0
+        if walker == "here":
+            loss.backward()
+        elif walker == "the thread":
+            pool.submit(loss.backward).result()
+        else:
+            thread = threading.Thread(target=loss.backward)
+            thread.start()
+            thread.join()
+        whole = [2.25 * 2.0 + 4.0 * 3.0, 2.25 * 2.0 + 4.0 * 6.0]
+        assert seen == [whole]
+        assert shared.grad.tolist() == [0.5 * g for g in whole]
+        assert w.grad.tolist() == [1.5 * g for g in whole]
+        with pytest.raises(RuntimeError, match="second time"):
+            losses[1].backward()
+
+
+def test_histories_that_go_to_and_fro_between_threads() -> None:
+    w = fastgrad.ones(3, dtype=fastgrad.float64, requires_grad=True)
+    expected = fastgrad.ones(3, dtype=fastgrad.float64, requires_grad=True)
+    calls = [0, 0]
+
+    def grown(x: fastgrad.Tensor, place: int) -> fastgrad.Tensor:
+        y = x * 1.25 + x.sin()
+
+        def note(g: Any) -> None:
+            calls[place] += 1
+
+        y.register_hook(note)
+        return y
+
+    with ThreadPoolExecutor(1) as pool:
+        there, here = w, w
+        for k in range(12):
+            there = pool.submit(lambda x=here, z=there: grown(x, 0) * 0.5 + z * 0.1).result()
+            here = grown(there, 0) * 0.25 + here * 0.2
+            if k % 5 == 4:
+                here.sum().item()
+        (here * there).sum().backward()
+    there, here = expected, expected
+    for _ in range(12):
+        there = grown(here, 1) * 0.5 + there * 0.1
+        here = grown(there, 1) * 0.25 + here * 0.2
+    (here * there).sum().backward()
+    assert calls == [24, 24]
+    np.testing.assert_allclose(w.grad.numpy(), expected.grad.numpy(), rtol=1e-12)

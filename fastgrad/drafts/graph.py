@@ -28,6 +28,7 @@ class DraftGraph(Graph):
         self, tr: Trace, draft: Draft, saved: array[int] | None, places: array[int], kept: Storage | None, readers: int
     ) -> None:
         self.order = next(_sequence)
+        self.shared = None
         self.ready = Alone()
         self.hooks, self.functions = {}, {}
         self.draft = draft

@@ -83,6 +83,8 @@ def _finish(tr: Trace, draft: Draft, holders: list[Any], history: list[Any]) -> 
     statistics["runs"] += 1
     if history:
         graph = DraftGraph(tr, draft, saved, places, kept, readers)
+        if tr.shared is not None:
+            tr.shared.add(graph)
         for t in history:
             t._origin = (graph, t._at[1])
     for holder, storage in zip(holders, outputs, strict=True):
