@@ -128,7 +128,7 @@ class Template:
         self.computed: list[Expression] = []
         self.views: list[tuple[Tensor, Made, int]] = []  # handles that the first call puts on a result's memory
         self.before: list[Before] = []
-        self.repeated = False  # whether a handle appears twice
+        self.repeated = False  # whether something that is made anew appears twice
         self._known: dict[int, Any] = {}
         self._bases: dict[Any, Made] = {}  # storage -> the result that is all of it
         self._places: dict[int, int] = {}
@@ -136,13 +136,20 @@ class Template:
 
     def of(self, value: Any) -> Any:
         """The template of a value."""
-        if isinstance(value, Tensor):
-            found = self._known.get(id(value))
-            if found is None:
-                found = self._known[id(value)] = self._tensor(value)
-            elif type(found) is Seen:
-                self.repeated = True
+        found = self._known.get(id(value))
+        if found is not None:
+            self.repeated = self.repeated or type(found) in _MADE_ANEW
             return found
+        if isinstance(value, Tensor):
+            found = self._known[id(value)] = self._tensor(value)
+            return found
+        found = self._thing(value)
+        if type(found) in _MADE_ANEW:
+            self._known[id(value)] = found
+        return found
+
+    def _thing(self, value: Any) -> Any:
+        """The template of what is no tensor."""
         kind = type(value)
         if kind is Real or kind is Whole:
             place = self._places.setdefault(id(value.expression), len(self.computed))
@@ -198,6 +205,10 @@ class Template:
         where = capture.by_tensor.get(id(t))
         if where is not None:
             return Found(*where)
+        storage = t._storage
+        elsewhere = tape.epoch_of(t) if storage is None or storage.array is not None else storage.at[0]
+        if elsewhere != tr.epoch and tape.owner_of(elsewhere) is not None:
+            tape.materialize(t)  # it is another thread's, and pending there
         if id(t) in capture.given and _exists(t):
             return self._before(t)
         if id(t) in self._here and _exists(t):
@@ -283,11 +294,11 @@ def rebuild(value: Any, made: list[Tensor], arguments: list[Any], numbers: tuple
 class Rebuilding:
     """Builds what one call hands over. What appears twice is one object."""
 
-    __slots__ = ("arguments", "handles", "made", "numbers")
+    __slots__ = ("arguments", "known", "made", "numbers")
 
     def __init__(self, made: list[Tensor], arguments: list[Any], numbers: tuple[Any, ...]) -> None:
         self.made, self.arguments, self.numbers = made, arguments, numbers
-        self.handles: dict[int, Tensor] = {}
+        self.known: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
         kind = type(value)
@@ -297,28 +308,31 @@ class Rebuilding:
             return self.arguments[value.owner] if value.kind == "argument" else value.owner
         if kind is Before:
             return value.of()
-        if kind is Seen:
-            handle = self.handles.get(id(value))
-            if handle is None:
-                handle = self.handles[id(value)] = value.of(self.of(value.base), self.made)
-            return handle
         if kind is Computed:
             return self.numbers[value.place]
-        if kind is Remade:
-            thing = object.__new__(value.kind)
-            thing.__dict__.update({k: self.of(v) for k, v in value.attributes.items()})
+        if kind in _MADE_ANEW:
+            thing = self.known.get(id(value))
+            if thing is None:
+                thing = self.known[id(value)] = self._anew(kind, value)
             return thing
-        if kind is Copied:
-            return copy.copy(value.value)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return kind(*[self.of(v) for v in value])
         if kind is tuple:
             return tuple([self.of(v) for v in value])
-        if kind is Fresh:
-            if type(value.values) is dict:
-                return value.kind({k: self.of(v) for k, v in value.values.items()})
-            return value.kind([self.of(v) for v in value.values])
         return value
+
+    def _anew(self, kind: type, value: Any) -> Any:
+        if kind is Seen:
+            return value.of(self.of(value.base), self.made)
+        if kind is Copied:
+            return copy.copy(value.value)
+        if kind is Remade:
+            thing = object.__new__(value.kind)
+            thing.__dict__.update({k: self.of(v) for k, v in value.attributes.items()})
+            return thing
+        if type(value.values) is dict:
+            return value.kind({k: self.of(v) for k, v in value.values.items()})
+        return value.kind([self.of(v) for v in value.values])
 
 
 class Fresh:
@@ -329,3 +343,6 @@ class Fresh:
     def __init__(self, kind: type, values: Any) -> None:
         self.kind = kind
         self.values = values
+
+
+_MADE_ANEW = (Seen, Remade, Copied, Fresh)

@@ -41,8 +41,8 @@ def targets(
 def through_graphs(
     starts: Collection[Any], wanted: Collection[int], inside: Mapping[Any, Collection[int]]
 ) -> dict[Any, set[int]] | None:
-    """For each graph behind the regions of the roots, the slots from which a wanted tensor can be reached; None where no hooks and
-    Functions would see the difference."""
+    """For each graph behind the regions of the roots, the slots from which a wanted tensor can be reached; None where nobody would
+    see the difference: no hooks, no Functions, and nothing that a walk before has given up."""
     graphs: set[Any] = set()
     stack = [region for region in starts if region is not None]
     while stack:
@@ -50,7 +50,7 @@ def through_graphs(
         if graph not in graphs:
             graphs.add(graph)
             stack += [o[0] for o in map(_origin, graph.sources.values()) if o is not None]
-    if not any([graph.hooks or graph.functions for graph in graphs]):
+    if not any([graph.hooks or graph.functions or graph.released or graph.is_released for graph in graphs]):
         return None
     ways: dict[Any, set[int]] = {}
     for graph in sorted(graphs, key=lambda g: g.order):  # what a graph begins at is older

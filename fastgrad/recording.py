@@ -936,6 +936,8 @@ def _enter_shared(tr: Trace, t: Tensor) -> int:
             and t._meta.numel * t._meta.dtype.itemsize <= SNAPSHOT_BYTES
         ):
             slot = enter(tr, snapshot(t))
+            if type(t._meta) is not Signature and epoch_of(t) == tr.epoch:  # a view, whose history is here
+                return rewritten(tr, tr.entries()[slot], t._meta).slot
             if t._meta.requires_grad:
                 tr.sources[slot] = _source(tr, t)
             return slot
@@ -944,7 +946,7 @@ def _enter_shared(tr: Trace, t: Tensor) -> int:
         return enter(tr, t)
     finally:
         storage.shared = True
-        t._at = STALE
+        t._at = STALE if type(t._meta) is Signature else (-2 - tr.epoch, t._meta.slot)
 
 
 def numbers(options: dict[str, Any], wanted: tuple[Any, ...]) -> list[Any]:

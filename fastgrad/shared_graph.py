@@ -79,6 +79,11 @@ class SharedGraph:
         """Entries whose saved values have been given up."""
         return self._released.union(*[graph.released for graph in self.members])
 
+    @property
+    def is_released(self) -> bool:
+        """Whether no saved value is left."""
+        return all([graph.is_released for graph in self.members])
+
     def fits(self, draft: Any) -> bool:
         """Whether compiled passes can walk it in a draft."""
         return False

@@ -12,6 +12,7 @@ Not written, because fastgrad's answer is another one and the better one:
   then, in fastgrad all results are contiguous.
 - `retain_grad` of views: when their memory is written through another handle under `no_grad`, PyTorch forgets it.
 - `asarray` of an array of no dimension: PyTorch copies it, fastgrad shares its memory as with any other.
+- Gradients that are their parameter's memory: PyTorch's AdamW decays both before it reads the gradient.
 - Optimizers with one parameter twice: PyTorch warns that this will be an error, in fastgrad it is one.
 """
 
@@ -375,7 +376,7 @@ class Memory(Writer):
         text = self.one_of(
             f"{p}.grad = None", f"{p}.grad.zero_()", f"{p}.grad.mul_({k})", f"{p}.grad = {p}.grad * {k}",
             f"{self.new('g')} = {p}.grad", f"{p}.grad.data.add_({k})", f"{p}.grad.data.zero_()", f"{p}.grad[0] = {k}",
-            f"{p}.grad = {p}.data.clone()", f"{p}.grad = {p}.detach()", f"{p}.grad.copy_({p}.data)", f"{p}.grad.detach_()",
+            f"{p}.grad = {p}.data.clone()", f"{p}.grad = {p}.detach() * {k}", f"{p}.grad.copy_({p}.data)", f"{p}.grad.detach_()",
             f"{p}.grad.add_({p}.data, alpha={k})", f"{self.new('g')} = {p}.grad.view(-1)", f"{p}.grad += {k}",
             f"{self.new('g')} = {p}.grad.clone()", f"{p}.grad.data = {p}.data * {k}", f"{p}.data.sub_({p}.grad, alpha=0.1)",
             f"{p}.data = {p}.data - 0.1 * {p}.grad", f"{p}.data[:] = {p}.data - 0.1 * {p}.grad", f"{p}.data -= 0.1 * {p}.grad",

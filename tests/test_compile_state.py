@@ -400,6 +400,9 @@ class Held:
 ALIASES: dict[str, Callable[[Any, Any], Any]] = {
     "the argument": lambda a, x: x,
     "the argument twice": lambda a, x: (x, x),
+    "a view twice": lambda a, x: (lambda v: (v, [v], x[1], v))(x[0]),
+    "a view of state twice": lambda a, x: (lambda v: (v, v))(a.w.select(0, 1)),
+    "a list twice": lambda a, x: (lambda v: (v, {"again": v}, v))([x * 2, a.w[0]]),
     "a view of the argument": lambda a, x: x.view(-1),
     "a row": lambda a, x: x[1],
     "columns": lambda a, x: x[:, 1:3],

@@ -183,6 +183,8 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
             tr.static -= 1
         t._base = base if base._base is None else base._base
         share(t, base, *moved)
+        if t._storage.shared and tape.exported(t._storage) and t._at[0] == tr.epoch:
+            tape.displace(tr, t)  # its value is in memory that an array may change
         tape.settle(tr)
         return t
     meta = base._meta
