@@ -730,7 +730,7 @@ def displace(tr: Trace, t: Tensor) -> None:
     epoch, slot = t._at
     if epoch == tr.epoch:
         t._at = (-2 - epoch, slot)
-    elif epoch >= 0:
+    elif epoch_of(t) != tr.epoch and epoch != STALE[0]:
         materialize(t)  # the trace that has its history is another thread's
         t._at = STALE
 
@@ -937,7 +937,8 @@ def _enter_shared(tr: Trace, t: Tensor) -> int:
         ):
             slot = enter(tr, snapshot(t))
             if type(t._meta) is not Signature and epoch_of(t) == tr.epoch:  # a view, whose history is here
-                return rewritten(tr, tr.entries()[slot], t._meta).slot
+                value = tr.entries()[slot]
+                return rewritten(tr, value, t._meta).slot
             if t._meta.requires_grad:
                 tr.sources[slot] = _source(tr, t)
             return slot
@@ -946,7 +947,10 @@ def _enter_shared(tr: Trace, t: Tensor) -> int:
         return enter(tr, t)
     finally:
         storage.shared = True
-        t._at = STALE if type(t._meta) is Signature else (-2 - tr.epoch, t._meta.slot)
+        if type(t._meta) is Signature:
+            t._at = STALE
+        elif t._at[0] == tr.epoch:
+            t._at = (-2 - tr.epoch, t._at[1])
 
 
 def numbers(options: dict[str, Any], wanted: tuple[Any, ...]) -> list[Any]:

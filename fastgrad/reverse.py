@@ -8,7 +8,6 @@ so a loop that does the same again records its whole adjoint section with one lo
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import weakref
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import recording as tape
-from .hooks import call_hooks
+from .arrival import Arrivals, fresh, total, unshared
 from .needed import on_the_way, targets, through_graphs
 from .ops import arrays
 from .ops.arrays import sum_to
@@ -124,10 +123,19 @@ class Graph:
             if storage is old:
                 self.saved[slot] = (new, offset, strides)
 
+    @staticmethod
+    def _settle(storage: Storage) -> None:
+        """What another thread is to write to a saved value's memory lands now, and the saved value is a copy from then on."""
+        tr = local.trace
+        if storage.writer is not None and storage.writer is not tr.mark:
+            tape.settle_storage(tr, storage)
+
     def value(self, slot: int) -> Tensor:
         """The tensor of a saved value, with its place in this graph."""
         node = self.entries[slot]
         source = self.sources.get(slot)
+        if slot in self.saved:
+            self._settle(self.saved[slot][0])
         if isinstance(source, Tensor) and (slot not in self.saved or self.saved[slot][0] is source._storage):
             return source
         if slot in self.numbers:
@@ -280,7 +288,7 @@ def backward_pass(
     keep: frozenset[int],
     seen: Callable[[int, Tensor], Tensor] | None,
     way: set[int] | None = None,
-    complete: Callable[[int, list[Tensor]], None] | None = None,
+    complete: Callable[[int, list[Tensor], dict[int, int]], None] | None = None,
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor], list[int]]:
     """Walk a region from the slots of `start` (slot -> parts of its gradient) to its sources.
 
@@ -353,19 +361,11 @@ def backward_pass(
                 if operand in waiting:
                     waiting[operand] -= 1
                     if not waiting[operand] and complete is not None:
-                        complete(operand, pending.pop(operand, []))
+                        complete(operand, pending.pop(operand, []), waiting)
     at_sources = {
         slot: at_sources[slot] for slot in (*latest, *(at_sources.keys() - latest.keys())) if slot in at_sources
     }
     return at_sources, kept, passed
-
-
-def total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of a gradient's parts, in their order."""
-    g = parts[0]
-    for part in parts[1:]:
-        g = g + part
-    return g
 
 
 def run(
@@ -458,15 +458,15 @@ def _run(
 ) -> dict[int, Tensor]:
     if (tr.hooks or tr.functions or tr.shared is not None) and tr.capture is None:
         tape.flush(tr)  # Python code will run in the middle: it finds values, and the trace goes on from there
-    found: dict[int, Tensor] = {}
     wanted: dict[int, Tensor] | None = None if inputs is None else {id(t): t for t in inputs}
     starts: dict[Any, dict[int, list[Tensor]]] = {}
-    leaves: dict[int, tuple[Tensor, list[Tensor]]] = {}  # leaves reached, and the parts of their gradients
+    arrivals = Arrivals(wanted, accumulate, create)
+    leaves = arrivals.leaves
     for root, g in zip(roots, gradients, strict=True):
         where = _region_of(tr, root)
         parts = [g if g is not None else _ones(root)]
         if where is None:
-            _reach(leaves, root, [_unshared(tr, part) for part in parts])
+            arrivals.reach(root, [unshared(tr, part) for part in parts])
         else:
             starts.setdefault(where[0], {}).setdefault(where[1], []).extend(parts)
     by_region: dict[Any, dict[int, Tensor]] = {}  # region -> slots of inputs that are not leaves
@@ -488,14 +488,12 @@ def _run(
             )
         else:
             full += len(region.entries) >= tape.LIMIT
-            complete = None
-            if not starts and (region.hooks or region.functions) and _is_watched(region.sources):
-                complete = functools.partial(_arrive_early, region.sources, leaves, wanted, accumulate, create, found)
+            complete = None if starts else arrivals.in_order(region)
             at_sources, kept = _walk_graph(
                 region, start, frozenset(keep), retain, None if starts else leaves, goals, complete
             )
         for slot, g in kept.items():
-            found[id(keep[slot])] = g
+            arrivals.found[id(keep[slot])] = g
         sources = tr.sources if region is None else region.sources
         for slot, parts in at_sources.items():
             source = sources.get(slot)
@@ -507,25 +505,11 @@ def _run(
             if origin is not None:
                 starts.setdefault(region_of(origin[0]), {}).setdefault(origin[1], []).extend(parts)
             else:
-                _reach(leaves, source, parts)
+                arrivals.reach(source, parts)
     if 0 < full < tape.LONGER // tape.LIMIT - 1 and tr.lengthened < 3:  # next time, they fit into one
         tr.limit = tape.LONGER
         tr.lengthened += 1
-    arrived = [(leaf, total(parts)) for leaf, parts in leaves.values() if wanted is None or id(leaf) in wanted]
-    writes = accumulate and tr.draft is not None and any([_has_memory(leaf._grad) for leaf, _ in arrived])
-    if writes:  # writing to memory comes back even where what it follows never does: it is a trace of its own
-        tape.flush(tr)
-        tape.unfold(tr)
-    if tr.capture is not None:
-        for leaf, _ in arrived:
-            leaf._walked = True
-    for leaf, g in arrived:
-        g = _arrive(leaf, g, accumulate, create)
-        if not accumulate:
-            found[id(leaf)] = g
-    if writes:
-        tape.flush(tr)
-    return found
+    return arrivals.finish(tr)
 
 
 def _behind(tr: Trace) -> list[Any]:
@@ -533,62 +517,9 @@ def _behind(tr: Trace) -> list[Any]:
     return [region_of(s[0]) for s in tr.sources.values() if type(s) is tuple]
 
 
-def _has_memory(t: Tensor | None) -> bool:
-    return t is not None and t._storage is not None
-
-
-def _reach(leaves: dict[int, tuple[Tensor, list[Tensor]]], leaf: Tensor, parts: list[Tensor]) -> None:
-    if leaf._stands_for is not None:
-        leaf = leaf._stands_for
-    known = leaves.pop(id(leaf), None) or (leaf, [])
-    known[1].extend(parts)
-    leaves[id(leaf)] = known  # in the order in which they are complete
-
-
 def _in_any_order(sources: dict[int, Any]) -> bool:
     """Whether no hooks see in which order leaves get their gradients."""
     return not any([type(s) is not tuple and s is not None and s._looked_at for s in sources.values()])
-
-
-def _is_watched(sources: dict[int, Any]) -> bool:
-    """Whether hooks of leaves wait here, and nothing but leaves: no graph behind could give them more."""
-    is_watched = False
-    for source in sources.values():
-        if source is None or type(source) is tuple or source._origin is not None:
-            return False
-        is_watched = is_watched or source._looked_at
-    return is_watched
-
-
-def _arrive_early(
-    sources: dict[int, Any],
-    leaves: dict[int, Any],
-    wanted: dict[int, Tensor] | None,
-    accumulate: bool,
-    create: bool,
-    found: dict[int, Tensor],
-    slot: int,
-    parts: list[Tensor],
-) -> None:
-    """All parts of a leaf's gradient are there while others are still to come: its hooks are called now."""
-    leaf = sources[slot]
-    _reach(leaves, leaf, parts)
-    if leaf._stands_for is not None:
-        leaf = leaf._stands_for
-    if sum([source is leaf or source._stands_for is leaf for source in sources.values()]) > 1:
-        return  # more of it comes by another way
-    _, parts = leaves.pop(id(leaf))
-    if not parts or (wanted is not None and id(leaf) not in wanted):
-        return
-    tr = local.trace
-    leaf._walked = leaf._walked or tr.capture is not None
-    depth, tr.static = tr.static, 0
-    try:
-        g = _arrive(leaf, total(parts), accumulate, create)
-    finally:
-        local.trace.static = depth
-    if not accumulate:
-        found[id(leaf)] = g
 
 
 def _region_of(tr: Trace, t: Tensor) -> tuple[Any, int] | None:
@@ -670,20 +601,9 @@ def _walk_pending(
         if all(type(n) is Node for n in nodes) and tr.epoch == epoch and len(tr.addresses) == given:
             origin.next[key] = Edge(tr.real, outputs)
     return (
-        {s: [_fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
-        {s: _fresh(tr, t) for s, t in kept_values.items()},
+        {s: [fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
+        {s: fresh(tr, t) for s, t in kept_values.items()},
     )
-
-
-def _fresh(tr: Trace, t: Tensor) -> Tensor:
-    """A gradient as a tensor of its own, whatever else has the same value."""
-    slot = t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)
-    return tape.result(tr, tr.entries()[slot])
-
-
-def _unshared(tr: Trace, t: Tensor) -> Tensor:
-    """A pending gradient that the user may hold as a tensor of its own; one with memory is copied where it is kept."""
-    return t if t._storage is not None else _fresh(tr, t)
 
 
 def _walk_graph(
@@ -693,7 +613,7 @@ def _walk_graph(
     retain: bool,
     leaves: Any,
     goals: Any,
-    complete: Callable[[int, list[Tensor]], None] | None = None,
+    complete: Callable[[int, list[Tensor], dict[int, int]], None] | None = None,
 ) -> tuple[dict[int, list[Tensor]], dict[int, Tensor]]:
     """The walk over a trace that has run: one edge, if graphs of its structure have been walked here before.
 
@@ -755,8 +675,8 @@ def _walk_graph(
     if not retain:
         graph.release(passed)
     return (
-        {s: [_fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
-        {s: _fresh(tr, t) for s, t in kept.items()},
+        {s: [fresh(tr, t) for t in parts] for s, parts in at_sources.items()},
+        {s: fresh(tr, t) for s, t in kept.items()},
     )
 
 
@@ -807,26 +727,3 @@ def _hooks(region: Any) -> Callable[[int, Tensor], Tensor] | None:
         return g if watch is None else watch.see(g)
 
     return seen
-
-
-def _arrive(leaf: Tensor, g: Tensor, accumulate: bool, create: bool) -> Tensor:
-    """A leaf's gradient is complete. One that requires none any more keeps none."""
-    if leaf._hooks:
-        g = _unshared(local.trace, call_hooks(leaf._hooks, g))
-    if accumulate and leaf._meta.requires_grad:
-        _accumulate(leaf, g, create)
-        for hook in list((leaf._after_hooks or {}).values()):
-            if hook(leaf) is not None:
-                raise RuntimeError("backward: hooks after the accumulation of a gradient must return None")
-    return g
-
-
-def _accumulate(leaf: Tensor, g: Tensor, create: bool) -> None:
-    with tape.writing:
-        present = leaf.grad
-        if present is None:
-            leaf.grad = g if g._storage is None else g.clone()
-        elif create:
-            leaf.grad = present + g
-        else:
-            present.add_(g)

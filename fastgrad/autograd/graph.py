@@ -18,6 +18,8 @@ class GradFn:
     def __init__(self, tensor: Tensor | None, entries: Any = None, slot: int = -1, sources: Any = None) -> None:
         if tensor is not None:
             tr = tape.local.trace
+            if type(tensor._meta) is not Signature and tape.epoch_of(tensor) != tr.epoch:
+                tape.materialize(tensor)  # another thread's
             tape.unfold(tr)
             meta = tensor._meta
             if type(meta) is not Signature:

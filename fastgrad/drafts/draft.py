@@ -310,7 +310,7 @@ class Draft:
         if tr.draft is not self:
             return None
         sources = tr.sources if graph is None else graph.sources
-        ends = [s if type(s) is tuple else id(s._stands_for or s) for s in sources.values()]
+        ends = [s if type(s) is tuple else id(s if s._stands_for is None else s._stands_for) for s in sources.values()]
         fold = leaves is not None and len(set(ends)) == len(ends)  # no two sources are the same leaf's
         before = []
         if fold and leaves:
@@ -465,7 +465,7 @@ def unfold(tr: Trace) -> None:
     tr.released = {slot for slot, given_up in enumerate(draft.released) if given_up}
     epoch = tr.epoch
     for t in tr.live:
-        if t._at[0] == epoch and type(t._meta) is Kind:
+        if type(t._meta) is Kind and tape.epoch_of(t) == epoch:
             t._meta = path[t._at[1]]
 
 

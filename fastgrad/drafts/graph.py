@@ -79,6 +79,8 @@ class DraftGraph(Graph):
     def entered(self, tr: Trace) -> list[tuple[int, int]]:
         """Make the saved values that lie in inputs' memory inputs of the trace; returns their slots here and there."""
         tensors = []
+        for storage in set(self.inputs.values()):
+            self._settle(storage)
         for slot, storage in self.inputs.items():
             source = self.sources.get(slot)
             if not isinstance(source, Tensor) or source._storage is not storage:

@@ -192,8 +192,7 @@ def view(base: Tensor, op: View, attrs: Any) -> Tensor | None:
     t._detached = meta.requires_grad or (base._detached and base._base is not None)
     t._base = base if base._base is None else base._base
     share(t, base, *moved)
-    if t._storage.array is None:
-        tape.follow(tr, t)
+    _wait(t)
     return t
 
 
@@ -233,6 +232,21 @@ def alias(base: Tensor) -> Tensor:
     t._detached = True
     share(t, base, strides_of(base), 0)
     t._whole = base._whole
-    if t._storage.array is None:
-        tape.follow(tape.local.trace, t)
+    _wait(t)
     return t
+
+
+def _wait(t: Tensor) -> None:
+    """A handle on memory that is to be made is listed in the trace that will make it."""
+    storage = t._storage
+    if storage.array is not None:
+        return
+    tr = tape.local.trace
+    if storage.at[0] == tr.epoch:
+        tape.follow(tr, t)
+        return
+    owner = tape.owner_of(storage.at[0])
+    if owner is not None:
+        with owner.lock:
+            if storage.array is None:
+                tape.follow(owner, t)
