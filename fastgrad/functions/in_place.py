@@ -61,6 +61,8 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     assert value._meta.dtype is t._meta.dtype and value._meta.shape == t._meta.shape
     if tr.static:
         raise RuntimeError("in-place operations cannot be part of a composite")
+    if tr.shared is not None and tr.capture is None:
+        tape.flush(tr)  # what it takes in may be younger than what another thread has seen of it
     if value._meta.requires_grad and not tr.grad_enabled:
         value = value.detach()  # a parameter, say, that another one is a copy of
     value_slot = tape.slots_of(tr, (value,))[0]
