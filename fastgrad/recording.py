@@ -761,7 +761,7 @@ def enter(tr: Trace, t: Tensor) -> int:
             t._at = (tr.epoch, slot)
             if key.requires_grad:
                 tr.sources[slot] = t._origin or t
-                if tr.shared is not None and _is_younger(tr, t):
+                if tr.shared is not None and is_younger(tr, t):
                     flush(tr)
                     return enter(tr, t)
             writer = storage.writer
@@ -776,7 +776,7 @@ def enter(tr: Trace, t: Tensor) -> int:
         storage = t._storage
     elif type(t._meta) is not Signature and t._at != STALE and epoch_of(t) != tr.epoch:
         materialize(t)  # only its history is
-    if tr.shared is not None and _is_younger(tr, t):
+    if tr.shared is not None and is_younger(tr, t):
         flush(tr)
     if storage.shared and exported(storage):
         return _enter_shared(tr, t)
@@ -813,7 +813,7 @@ def enter(tr: Trace, t: Tensor) -> int:
     return _enter_alias(tr, t, storage, current)
 
 
-def _is_younger(tr: Trace, t: Tensor) -> bool:
+def is_younger(tr: Trace, t: Tensor) -> bool:
     """Whether a tensor's history may lead back to what another thread has looked at in this trace: then the trace ends first."""
     if t._origin is None or not t._meta.requires_grad or tr.static or tr.capture is not None:
         return False

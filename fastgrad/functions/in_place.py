@@ -61,8 +61,9 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     assert value._meta.dtype is t._meta.dtype and value._meta.shape == t._meta.shape
     if tr.static:
         raise RuntimeError("in-place operations cannot be part of a composite")
-    if tr.shared is not None and tr.capture is None:
-        tape.flush(tr)  # what it takes in may be younger than what another thread has seen of it
+    if tr.shared is not None and _is_late(tr, t):
+        value = value.clone()  # one that outlives the trace, which ends before anything is entered
+        tape.flush(tr)
     if value._meta.requires_grad and not tr.grad_enabled:
         value = value.detach()  # a parameter, say, that another one is a copy of
     value_slot = tape.slots_of(tr, (value,))[0]
@@ -94,6 +95,17 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
     else:
         tape.settle(tr)
     return t
+
+
+def _is_late(tr: Trace, t: Tensor) -> bool:
+    """Whether a tensor, or what it is a view of, has a younger history than what another thread has seen of the trace."""
+    late = False
+    for x in (t, t._base):
+        if x is not None:
+            if type(x._meta) is not Signature and tape.epoch_of(x) != tr.epoch:
+                tape.materialize(x)
+            late = late or tape.is_younger(tr, x)
+    return late
 
 
 def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: Any) -> None:
