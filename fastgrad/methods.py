@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .dtypes import BOOL
 from .functions import in_place, indexing, operators, order, pointwise, positions, products, random, reductions, shapes
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ class Methods:
     __hash__ = object.__hash__
 
     def __pos__(self) -> Any:
+        if self._meta.dtype.category == BOOL:
+            raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
         return self
+
+    def __delitem__(self, index: Any) -> None:
+        raise TypeError("Tensor does not support deleting items")
 
     # ---- the functions, as methods
 

@@ -48,6 +48,22 @@ class Size(tuple[int, ...]):
         """The number of elements."""
         return tape.count(self)
 
+    def __getitem__(self, index: Any) -> Any:
+        found = tuple.__getitem__(self, index)
+        return Size(found) if type(found) is tuple else found
+
+    def __add__(self, other: Any) -> Any:
+        joined = tuple.__add__(self, other)
+        return Size(joined) if type(joined) is tuple else joined
+
+    def __radd__(self, other: Any) -> Any:
+        return Size(other + tuple(self)) if type(other) is tuple else NotImplemented
+
+    def __mul__(self, times: Any) -> Any:
+        return Size(tuple.__mul__(self, times))
+
+    __rmul__ = __mul__
+
 
 class Tensor(Protocols, Methods):
     """A multi-dimensional array that records what is done with it, for gradients.

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 ERRORS = {"TypeError", "ValueError", "IndexError", "RuntimeError", "NotImplementedError", "OverflowError"}
 MORE = {"norm", "logsumexp", "repeat_interleave", "trace", "round", "hypot"}  # that take more than PyTorch's
 LESS = {  # name -> what is not taken, which PyTorch takes
-    "unique": "a dimension", "flip": "a truth value as a dimension", "squeeze": "dimensions one by one",
+    "flip": "a truth value as a dimension", "squeeze": "dimensions one by one",
     "cumsum": "sums of numbers in bool", "softmax": "integers where there is nothing", "log_softmax": "integers where there is nothing",
     "repeat": "a negative number of times where there is nothing", "tile": "a negative number of times where there is nothing",
 }  # fmt: skip

@@ -489,6 +489,10 @@ def calls() -> dict[str, list[Call]]:
             (lambda a, c: a.scatter(1, index([3, 0], [1, 2]), c), lambda a, c: put(a, (rows, [[3, 0], [1, 2]]), c), [a, leaf(2, 2, seed=6)])
         ],
         "clone": [(lambda a: a.clone(), lambda a: a.copy(), [a])],
+        "required": [(
+            lambda a: torch.nn.functional.binary_cross_entropy(torch.sigmoid(a), torch.full((3, 4), 0.25, dtype=torch.float64)),
+            lambda a: np.mean(np.log1p(np.exp(a)) - 0.25 * a), [leaf(3, 4)],
+        )],
         "divisor": [(lambda: torch.arange(12) // torch.arange(1, 13), lambda: np.arange(12) // np.arange(1, 13), [])],
     }  # fmt: skip
 

@@ -15,8 +15,8 @@ from .. import dtypes
 from .. import recording as tape
 from ..devices import check_device
 from ..dispatch import tensor_operand
+from ..dtypes import BOOL, from_numpy_dtype, get_default_dtype, int64, to_dtype
 from ..dtypes import dtype as dtype_
-from ..dtypes import from_numpy_dtype, get_default_dtype, int64, to_dtype
 from ..kernels.memory import LARGE, require
 from ..ops import arrays
 from ..ops.table import CONVERT
@@ -104,8 +104,8 @@ def asarray(
     shares = made is obj or (isinstance(obj, np.ndarray) and np.shares_memory(obj, made.detach().numpy()))
     if copy is False and not shares:
         raise ValueError("can't alias tensor with dtype or arbitrary sequence without a copy")
-    if made is obj and obj.requires_grad and not requires_grad:
-        made = obj.detach()
+    if made is obj and not copy:
+        return obj.requires_grad_() if requires_grad else obj
     return finish(made.clone() if copy and shares else made, requires_grad)
 
 
@@ -287,6 +287,11 @@ def arange(*args: Any, dtype: Any = None, device: Any = None, requires_grad: boo
     floating = any([isinstance(x, float) for x in (start, end, step)])
     kind = to_dtype(dtype) if dtype is not None else get_default_dtype() if floating else int64
     _check_grad(kind, requires_grad)
+    _not_bool("arange", kind)
+    if kind is int64:  # the bounds are converted first
+        start, end, step, floating = int(start), int(end), int(step), False
+        if step == 0:
+            raise ValueError("arange: step must be nonzero in an integer type")
     if not floating:
         for x in (start, end, step):
             fit("arange", x, int64)
@@ -296,6 +301,11 @@ def arange(*args: Any, dtype: Any = None, device: Any = None, requires_grad: boo
     if kind.is_floating_point:
         return wrap(progression(start, step, n, kind.numpy), requires_grad)
     return wrap((start + np.arange(n, dtype=np.float64) * step).astype(kind.numpy), requires_grad)
+
+
+def _not_bool(name: str, kind: dtype_) -> None:
+    if kind.category == BOOL:
+        raise NotImplementedError(f'"{name}" not implemented for {kind}; convert the numbers with .bool()')
 
 
 def _range(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -317,6 +327,7 @@ def linspace(
     check_device(device)
     kind = get_default_dtype() if dtype is None else to_dtype(dtype)
     _check_grad(kind, requires_grad)
+    _not_bool("linspace", kind)
     numbers = _evenly("linspace", start, end, steps, kind.numpy if kind.is_floating_point else np.dtype(np.float64))
     return wrap(numbers.astype(kind.numpy, copy=False), requires_grad)
 

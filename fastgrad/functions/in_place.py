@@ -21,7 +21,7 @@ from ..recording import STALE, Node, Signature, Storage, Trace, Urgent
 from . import pointwise
 from .arguments import fit, integer, number
 from .creation import as_tensor
-from .random import bernoulli, draw, draw_integers, limits
+from .random import all_held, bernoulli, draw, draw_integers
 from .views import storage_of
 
 if TYPE_CHECKING:
@@ -396,6 +396,6 @@ def random_(input: Tensor, low: Any = None, high: Any = None, *, generator: Any 
     """Write integers from [low, high): `random_()`, `random_(high)` or `random_(low, high)`; by default all that the dtype holds."""
     _check(input, tape.local.trace)
     if high is None:
-        low, high = 0, limits(input.dtype)[1] + 1 if low is None else low
+        low, high = 0, all_held(input.dtype) + 1 if low is None else low
     bounds = integer("random_", "from", low), integer("random_", "to", high)
     return assign(input, draw_integers("random_", input._meta.shape, input.dtype, *bounds, generator))

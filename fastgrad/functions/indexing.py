@@ -41,8 +41,10 @@ def _parts(index: Any, shape: tuple[int, ...]) -> list[Any]:
     parts = [_part(p) for p in (index if isinstance(index, tuple) or _is_several(index) else (index,))]
     spans = [0 if p is None or p is Ellipsis else p.mask.ndim if isinstance(p, _Mask) else 1 for p in parts]
     free = len(shape) - sum(spans)
-    if sum([p is Ellipsis for p in parts]) > 1:
-        raise IndexError("an index can only have a single ellipsis ('...')")
+    if any([p is Ellipsis for p in parts]):  # only the first stands for anything
+        first = [p is Ellipsis for p in parts].index(True)
+        kept = [k for k, p in enumerate(parts) if p is not Ellipsis or k == first]
+        parts, spans = [parts[k] for k in kept], [spans[k] for k in kept]
     if free < 0:
         raise IndexError(f"too many indices for tensor of dimension {len(shape)}")
     if not any([p is Ellipsis for p in parts]):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import recording as tape
+from .. import return_types
 from ..dispatch import tensor_operand
 from ..dtypes import FLOAT, bool_
 from ..ops import arrays
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (or smallest) elements along a dimension and their positions. Observes `input`."""
     tensor_operand(input, "topk")
-    from .reductions import Extreme
 
     dim, k = wrap_dim("topk", dim, input.ndim), integer("topk", "k", k)
     if not 0 <= k <= (input.shape[dim] if input.ndim else 1):
@@ -36,7 +36,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     positions = tape.apply(
         arrays.slice_, (positions,), tuple([(0, 1, k if d == dim else n) for d, n in enumerate(input.shape)])
     )
-    return Extreme(gather(input, dim, positions), positions)
+    return return_types.topk(gather(input, dim, positions), positions)
 
 
 @numpy_names
@@ -58,19 +58,33 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     """Sorted values along a dimension and their positions. Observes `input`."""
     tensor_operand(input, "sort")
-    from .reductions import Extreme
 
     positions = argsort(input, dim, descending, stable)
-    return Extreme(gather(input, dim, positions), positions)
+    return return_types.sort(gather(input, dim, positions), positions)
 
 
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
-    """The different values, ascending. Observes `input`."""
-    tensor_operand(input, "unique")
-    values, inverse, counts = np.unique(input.detach().numpy(), return_inverse=True, return_counts=True)
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
+    """The different values, ascending, or the different slices along a dimension. Observes `input`.
+
+    NaN differs from everything, itself too.
+    """
+    if dim is not None:
+        dim = wrap_dim("unique", dim, tensor_operand(input, "unique").ndim)
+        if not input.ndim:
+            raise IndexError(f"unique: dimension {dim} specified, but the tensor has no dimensions")
+        if 0 in [n for d, n in enumerate(input.shape) if d != dim]:
+            raise RuntimeError(f"unique: slices of shape {list(input.shape)} along dimension {dim} hold nothing to compare")
+    array = tensor_operand(input, "unique").detach().numpy()
+    values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False)
     results = [as_tensor(values)]
     if return_inverse:
-        results.append(as_tensor(inverse.reshape(input.shape).astype(np.int64)))
+        results.append(as_tensor(inverse.reshape(input.shape if dim is None else -1).astype(np.int64)))
     if return_counts:
         results.append(as_tensor(counts.astype(np.int64)))
     return results[0] if len(results) == 1 else tuple(results)

@@ -360,7 +360,10 @@ def lerp(input: Tensor, end: Tensor, weight: Tensor | Number) -> Tensor:
         raise NotImplementedError(f'"lerp" not implemented for {kind}; convert the operands with .float()')
     step = end - input
     if isinstance(weight, tape.TENSOR):
-        return where(abs(weight) < 0.5, input + weight * step, end - step * (1 - weight))
+        near = (
+            abs(weight) < 0.5
+        )  # chosen before anything is multiplied, so that the other end can't make a gradient NaN
+        return where(near, input, end) + where(near, weight, weight - 1) * step
     return input + weight * step if -0.5 < weight < 0.5 else end - step * (1 - weight)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import recording as tape
 from ..dispatch import composite, tensor_operand
+from ..dtypes import FLOAT
 from ..ops import arrays, elementwise
 from .arguments import integer
 from .reductions import sum as sum_
@@ -133,7 +134,11 @@ ger = outer
 
 
 def _added(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
-    if alpha != 1:
+    if product.dtype.category != FLOAT:
+        alpha, beta = int(alpha), int(beta)
+    if alpha == 0:  # nothing of the product, not even NaN
+        product = elementwise.overwrite(product, product.new_zeros(product.shape))
+    elif alpha != 1:
         product = product * alpha
     if beta == 0:  # nothing of the input is taken, not even NaN; its gradient is zero
         return elementwise.overwrite(input.expand(product.shape), product)

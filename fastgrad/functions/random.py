@@ -41,6 +41,8 @@ class Generator:
         capture = tape.local.trace.capture
         if capture is not None:
             capture.seed(self)
+        if not -(1 << 63) <= int(seed) < 1 << 64:
+            raise ValueError(f"manual_seed: a seed has 64 bits, {seed} has more")
         self._seed = int(seed) & 0x7FFFFFFFFFFFFFFF
         self._offset = 0
         return self
@@ -168,8 +170,10 @@ def randint(
     Bounds may span the whole range of the dtype (int64 by default); RuntimeError for bounds that it does not hold.
     """
     check_device(device)
-    if size is None:
+    if size is None:  # randint(high, size)
         low, high, size = None, low, high
+    elif high is None:  # randint(high, size=size)
+        low, high = None, low
     if size is None or high is None:
         raise TypeError("randint() takes high and size, or low, high and size")
     low = 0 if low is None else low
@@ -205,11 +209,16 @@ def draw_integers(
 
 
 def limits(kind: dtype_) -> tuple[int, int]:
-    """The least and the largest integer up to which a dtype holds all integers."""
-    if kind.is_floating_point:
-        exact = 1 << (24 if kind.itemsize == 4 else 53)
-        return -exact, exact
-    return (0, 1) if kind is bool_ else (iinfo(kind).min, iinfo(kind).max)
+    """The least and the largest integer that may be drawn: what a dtype holds, or int64 for a floating-point type."""
+    if kind is bool_:
+        return 0, 1
+    held = iinfo(int64 if kind.is_floating_point else kind)
+    return held.min, held.max
+
+
+def all_held(kind: dtype_) -> int:
+    """The largest integer up to which a dtype holds all."""
+    return 1 << (24 if kind.itemsize == 4 else 53) if kind.is_floating_point else limits(kind)[1]
 
 
 def randperm(
@@ -263,18 +272,27 @@ def normal(
             raise TypeError("normal(): mean and std must be numbers where a size is given")
         shape, kind = sizes_of("normal", (), size), dtype
     mean, std = (x if isinstance(x, tape.TENSOR) else number("normal", "mean or std", x) for x in (mean, std))
-    if (std < 0) if not isinstance(std, tape.TENSOR) else (std.numel() and bool((std < 0).any())):
+    if (not std >= 0) if not isinstance(std, tape.TENSOR) else (std.numel() and bool((std < 0).any())):
         raise RuntimeError(f"normal expects all elements of std >= 0.0, got std = {std}")
     made = _random("normal", "normal", shape, kind, device, generator, False) * std + mean
     return finish(made, requires_grad)
 
 
-def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
-    """1 with the given probabilities, else 0."""
+def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None) -> Tensor:
+    """1 with the given probabilities, or with probability `p` in the tensor's shape, else 0.
+
+    RuntimeError for probabilities that are not between 0 and 1.
+    """
     from .pointwise import convert
 
-    tensor_operand(input, "bernoulli")
-    return convert(draw("uniform", tuple(input.shape), input.dtype, 0.0, 1.0, generator) < input, input.dtype)
+    kind = tensor_operand(input, "bernoulli").dtype
+    if p is not None:
+        return input.new_empty(input.shape).bernoulli_(p, generator=generator)
+    if not kind.is_floating_point:
+        raise NotImplementedError(f'"bernoulli" not implemented for {kind}; convert the probabilities with .float()')
+    made = convert(draw("uniform", tuple(input.shape), kind, 0.0, 1.0, generator) < input, kind)
+    wrong = "bernoulli: all probabilities should be between 0 and 1"
+    return tape.apply(arrays.required, (made, (input >= 0) & (input <= 1)), wrong)
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
@@ -283,7 +301,11 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if capture is not None:
         capture.refuse("drawing by weights")
     source, num_samples = _source(generator), integer("multinomial", "num_samples", num_samples)
-    if tensor_operand(input, "multinomial").ndim not in (1, 2):
+    if not tensor_operand(input, "multinomial").is_floating_point():
+        raise RuntimeError(
+            f"multinomial only supports floating-point dtypes for input, got {input.dtype}; use .float()"
+        )
+    if input.ndim not in (1, 2):
         raise RuntimeError(f"multinomial: prob_dist must be 1 or 2 dim, got {input.ndim}")
     if num_samples <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
@@ -292,7 +314,9 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if (weights < 0).any() or not np.isfinite(weights).all() or (weights.sum(1) <= 0).any():
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0, or sums to zero")
     if not replacement and ((weights > 0).sum(1) < num_samples).any():
-        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+        raise RuntimeError(
+            f"multinomial: cannot draw {num_samples} samples without replacement from fewer weights that are not zero"
+        )
     source._offset += weights.size * num_samples
     rows = [random.choice(w.size, num_samples, replacement, w / w.sum()) for w in weights]
     drawn = np.array(rows, np.int64).reshape(len(rows), num_samples)

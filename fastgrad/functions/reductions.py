@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import recording as tape
+from .. import return_types
 from ..dispatch import composite, tensor_operand
 from ..dtypes import FLOAT, bool_, dtype, float64, int64, to_dtype, uint8
 from ..ops import arrays, elementwise
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 Dims = int | Sequence[int] | None
-
-Extreme = namedtuple("Extreme", ("values", "indices"))
-Extreme.__doc__ = "Values and their positions along a dimension."
 
 
 def wrap_dim(name: str, dim: int, n: int) -> int:
@@ -252,7 +249,8 @@ def _max_or_min(input: Any, args: tuple[Any, ...], kwargs: dict[str, Any], large
             )
         return (_max_all if largest else _min_all)(input)
     keepdim = kwargs.get("keepdim", kwargs.get("keepdims", args[1] if len(args) > 1 else False))
-    return Extreme(*(_max_along if largest else _min_along)(input, integer(name, "dim", dim), _kept(name, keepdim)))
+    found = return_types.max if largest else return_types.min
+    return found(*(_max_along if largest else _min_along)(input, integer(name, "dim", dim), _kept(name, keepdim)))
 
 
 def max(input: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -400,11 +398,20 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
 
 
 @numpy_names
-def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The p-norm over dimensions: "fro" or 2, 1, inf, -inf, 0 or any power.
+def norm(
+    input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None
+) -> Tensor:
+    """The p-norm over dimensions: "fro" or 2, 1, inf, -inf, 0 or any power; computed in `dtype`.
 
-    RuntimeError for integers and booleans, and for another text than "fro".
+    RuntimeError for integers and booleans, for another text than "fro", for a negative power of nothing, and for a narrower `dtype`.
     """
+    if dtype is not None:
+        kind = to_dtype(dtype)
+        if kind.category != FLOAT or kind.rank < tensor_operand(input, "norm").dtype.rank:
+            raise RuntimeError(
+                f"norm: {input.dtype} cannot be computed in {kind}; dtype is a floating point type as wide"
+            )
+        input = input.to(kind)
     if tensor_operand(input, "norm").dtype.category != FLOAT:
         raise RuntimeError(
             f"norm: expected a floating point tensor as input, got {input.dtype}; convert it with .float()"
@@ -412,6 +419,10 @@ def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False)
     if isinstance(p, str) and p != "fro":
         raise RuntimeError(f"norm: order {p!r} is not supported; it is a number or 'fro'")
     p = 2.0 if p is None or p == "fro" else float(number("norm", "p", p))
+    if p < 0 and input.numel() == 0:
+        dims = wrap_dims("norm", _dims(dim), input.ndim)
+        if 0 in [input.shape[d] for d in dims]:
+            raise RuntimeError(f"norm: the {p} norm of nothing (shape {list(input.shape)}) is not defined")
     return _norm(input, p, _dims(dim), _kept("norm", keepdim))
 
 

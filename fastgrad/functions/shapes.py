@@ -290,6 +290,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         )
     longest = max(p.ndim for p in parts)
     parts = [p for p in parts if p.shape != (0,) or longest == 1]  # PyTorch lets an empty vector join anything
+    if any([p.ndim != longest for p in parts]):
+        raise RuntimeError(
+            f"cat: Tensors must have same number of dimensions: got shapes {[list(p.shape) for p in parts]}"
+        )
     return tape.apply(arrays.cat, parts, wrap_dim("cat", dim, longest))
 
 

@@ -73,8 +73,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     tensor_operand(input, "linear")
     w = tensor_operand(weight, "linear")._meta.shape
     if len(w) != 2:
-        if len(w) == 1 and bias is None:
-            return input @ weight
+        if len(w) == 1 and (bias is None or not bias.ndim):
+            return input @ weight if bias is None else input @ weight + bias
         raise RuntimeError(f"linear: weight must be a matrix (out, in), got shape {list(w)}")
     shape = input._meta.shape
     if not shape or shape[-1] != w[1]:
@@ -93,7 +93,9 @@ def _float(input: Tensor, dtype: Any) -> Tensor:
             raise NotImplementedError(f'"softmax" not implemented for {dtype}; its results are floats')
         return tape.apply(CONVERT, (input,), dtype) if input.dtype is not dtype else input
     if input.dtype.category != FLOAT:
-        raise RuntimeError(f"softmax: not implemented for {input.dtype}; convert the input with .float() or pass dtype")
+        raise NotImplementedError(
+            f'"softmax" not implemented for {input.dtype}; convert the input with .float() or pass dtype'
+        )
     return input
 
 
@@ -299,17 +301,28 @@ def _warn_sizes(input: Tensor, target: Tensor) -> None:
         )
 
 
+def _weighted(each: Tensor, weight: Tensor, reduction: str, of_weights: bool = True) -> Tensor:
+    """Losses times their weights; ValueError for other shapes. Their mean is one `of_weights`, or of elements."""
+    if tensor_operand(weight, "loss")._meta.shape != each._meta.shape:
+        raise ValueError(f"weight {list(weight.shape)} and input {list(each.shape)} must have the same size")
+    total = _reduced(each * weight, "sum" if reduction == "mean" and of_weights else reduction)
+    return total / reductions.sum(weight) if reduction == "mean" and of_weights else total
+
+
 @composite("MseLoss")
 def _mse_loss(input: Tensor, target: Tensor, reduction: str) -> Tensor:
     return _reduced(e.square(input - target), reduction)
 
 
 def mse_loss(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
-) -> Tensor:
-    """The mean (or sum, or each) squared difference."""
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean (or sum, or each) squared difference, perhaps weighted."""
     reduction = reduction_of(reduction, size_average, reduce)
     _warn_sizes(input, target)
+    if weight is not None:
+        return _weighted(_mse_loss(input, target, "none"), weight, reduction)
     return _mse_loss(input, target, reduction)
 
 
@@ -319,11 +332,14 @@ def _l1_loss(input: Tensor, target: Tensor, reduction: str) -> Tensor:
 
 
 def l1_loss(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
-) -> Tensor:
-    """The mean (or sum, or each) absolute difference."""
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean (or sum, or each) absolute difference, perhaps weighted."""
     reduction = reduction_of(reduction, size_average, reduce)
     _warn_sizes(input, target)
+    if weight is not None:
+        return _weighted(_l1_loss(input, target, "none"), weight, reduction)
     return _l1_loss(input, target, reduction)
 
 
@@ -355,12 +371,16 @@ def _huber(input: Tensor, target: Tensor, reduction: str, delta: float) -> Tenso
     return _reduced(e.huber(input - target, delta), reduction)
 
 
-def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
     """Half the square below delta, delta times the linear part above; RuntimeError unless delta is positive."""
     reduction = reduction_of(reduction)
     if not delta > 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}.")
     _warn_sizes(input, target)
+    if weight is not None:
+        return _weighted(_huber(input, target, "none", float(delta)), weight, reduction, of_weights=False)
     return _huber(input, target, reduction, float(delta))
 
 
@@ -391,7 +411,9 @@ def binary_cross_entropy_with_logits(
 
 @composite("BinaryCrossEntropy")
 def _bce(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    loss = e.bce(input, target)
+    inside = (input >= 0) & (input <= 1) & (target >= 0) & (target <= 1)
+    wrong = "binary_cross_entropy: all elements of input and target should be between 0 and 1"
+    loss = e.bce(tape.apply(arrays.required, (input, inside), wrong), target)
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
@@ -399,7 +421,7 @@ def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
-    """Cross entropy of probabilities and target, logarithms kept above -100."""
+    """Cross entropy of probabilities and target, logarithms kept above -100; RuntimeError for what is not between 0 and 1."""
     tensor_operand(input, "binary_cross_entropy")
     tensor_operand(target, "binary_cross_entropy")
     reduction = reduction_of(reduction, size_average, reduce)
@@ -468,17 +490,25 @@ def _nll(
     return total if reduction == "sum" else total / reductions.sum(share)
 
 
-def _check_classes(name: str, input: Tensor, target: Tensor) -> None:
+def _classes(name: str, input: Tensor, target: Tensor) -> Tensor:
+    """The target classes, in the shape that goes with the input; ValueError, RuntimeError for others."""
+    shape, given = input._meta.shape, target._meta.shape
+    if not shape:
+        raise ValueError(f"{name}: expected an input of 1 or more dimensions, got a number")
+    if len(shape) == 1 and given == (1,):
+        target, given = tape.apply(arrays.reshape, (target,), ()), ()
+    wanted = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    if given != wanted:
+        batch = given[0] if given else 0
+        if len(shape) > 1 and batch != shape[0]:
+            raise ValueError(f"{name}: Expected input batch_size ({shape[0]}) to match target batch_size ({batch}).")
+        alone = len(shape) == len(given) == 1 and target.dtype is int64 and (name == "nll_loss" or given != shape)
+        raise (ValueError if alone else RuntimeError)(
+            f"{name}: expected target of shape {list(wanted)} for input {list(shape)}, got {list(given)}"
+        )
     if target.dtype is not int64:
         raise RuntimeError(f"{name}: expected scalar type Long (int64) for class targets but found {target.dtype}")
-    shape = input._meta.shape
-    wanted = shape[:1] + shape[2:] if len(shape) > 1 else ()
-    if target._meta.shape != wanted:
-        if len(shape) > 1 and target.ndim and target.shape[0] != shape[0]:
-            raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({target.shape[0]}).")
-        raise RuntimeError(
-            f"{name}: expected target of shape {list(wanted)} for input {list(shape)}, got {list(target.shape)}"
-        )
+    return target
 
 
 def nll_loss(
@@ -489,8 +519,7 @@ def nll_loss(
     tensor_operand(input, "nll_loss")
     tensor_operand(target, "nll_loss")
     reduction = reduction_of(reduction, size_average, reduce)
-    _check_classes("nll_loss", input, target)
-    return _nll(input, target, weight, ignore_index, reduction, 0.0)
+    return _nll(input, _classes("nll_loss", input, target), weight, ignore_index, reduction, 0.0)
 
 
 @composite("CrossEntropy")
@@ -531,6 +560,8 @@ def cross_entropy(
     tensor_operand(target, "cross_entropy")
     reduction = reduction_of(reduction, size_average, reduce)
     if target._meta.shape == input._meta.shape and target.dtype.is_floating_point:
+        if ignore_index >= 0:
+            raise RuntimeError("cross_entropy: ignore_index is not supported for floating point target")
         return _probability_loss(input, target, weight, reduction, float(label_smoothing))
-    _check_classes("cross_entropy", input, target)
+    target = _classes("cross_entropy", input, target)
     return _class_loss(input, target, weight, ignore_index, reduction, float(label_smoothing))

@@ -752,6 +752,30 @@ divisor = ArrayOperation(  # an integer divisor, none of which may be zero; attr
 )
 
 
+# ---- values that must be so
+
+
+def _check_required(emit: Any, node: Any, number: int) -> None:
+    operand = node.operands[1]
+    n = count(emit.shape(operand))
+    emit.record(gather_kernels.zeros_kernel(emit.code(operand)), number, n, emit.contiguous(operand), emit.error, 0, 0)
+
+
+def _required_lower(emit: Any, y: int, operands: tuple[int, ...], _: str) -> None:
+    _check_required(emit, emit.entries[y], emit.failing_number(emit.entries[y]))
+    emit.upon(y, operands[0])
+
+
+required = ArrayOperation(  # the first operand, if all of the second, a mask, is true; attrs: what is wrong else
+    "required",
+    lambda metas, wrong: (metas[0].shape, metas[0].dtype),
+    _required_lower,
+    lambda g, y, a, b, wrong: (g, None),
+    fallible=Fault(1, _check_required, lambda node, position, _: RuntimeError(f"{node.attrs}, not element {position}")),
+    in_place=True,
+)
+
+
 def zero_division(name: str, where: str = "") -> RuntimeError:
     """The error of an integer division by zero."""
     return RuntimeError(
