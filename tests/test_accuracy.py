@@ -80,3 +80,9 @@ def test_powers_are_exact_to_the_last_bits(power: float) -> None:
     exact = x.astype(np.float64) ** power
     scale = np.abs(exact)
     assert error((fastgrad.from_numpy(x) ** power).numpy(), exact, scale) <= 2.5
+
+
+def test_slopes_of_elu_keep_their_digits_far_below_zero() -> None:
+    x = fastgrad.tensor(np.linspace(-80, 0, 1001, dtype=np.float32), requires_grad=True)
+    fastgrad.nn.functional.elu(x, 0.5).sum().backward()
+    assert np.allclose(x.grad.numpy(), 0.5 * np.exp(x.detach().numpy().astype(np.float64)), rtol=1e-6, atol=0)

@@ -60,7 +60,7 @@ UNARY = [
 ]
 COMPOSED = [
     "x ** 0", "x ** 1", "x ** 2", "x ** 3", "x ** -1", "x ** -2", "x ** 0.5", "x ** -0.5", "x ** 2.5", "2.0 ** x", "0.0 ** x",
-    "x.clamp(-1, 1)", "x.clamp(min=0)", "x.clamp(max=0.5)", "F.relu(x)", "F.elu(x)", "F.leaky_relu(x)", "F.softplus(x)", "F.silu(x)",
+    "x.clamp(-1, 1)", "x.clamp(min=0)", "x.clamp(max=0.5)", "F.relu(x)", "F.elu(x)", "F.elu(x, 0.5)", "F.leaky_relu(x)", "F.softplus(x)", "F.silu(x)",
     "F.gelu(x)", "F.gelu(x, approximate='tanh')", "F.logsigmoid(x)", "T.where(x > 0, x.log(), x)", "x / x", "x - x", "1 / x", "x * 0",
     "T.lerp(x, x * 2, 0.5)", "F.smooth_l1_loss(x, T.ones_like(x), reduction='none')",
     "F.huber_loss(x, T.ones_like(x), reduction='none', delta=0.5)", "F.smooth_l1_loss(x, T.ones_like(x), reduction='none', beta=0.5)",
@@ -86,12 +86,13 @@ BINARY = [
     "fmod",
 ]  # of a tensor and a tensor
 LEFT_OUT = {
+    "F.elu(x)": [math.nan],  # PyTorch's slope at NaN is 1 in short tensors, NaN in long ones; its curvature is 0
+    "F.elu(x, 0.5)": [math.nan],
     "T.sinc(x)": [0.0, 1e-30, -1e-30, 1e30],  # PyTorch's derivative cancels near zero: see test_sinc_near_zero
     "x ** 0.5": [-0.0, -math.inf],  # roots and odd powers of what is not positive: signs and NaN
     "x ** -0.5": [-0.0, -math.inf],
     "x ** 2.5": [-math.inf],
     "0.0 ** x": POINTS,  # PyTorch's curvature is NaN, that of a constant is 0
-    "F.elu(x)": [0.0, math.nan],  # a knee's curvature; PyTorch's slope at NaN is 1
     "F.gelu(x)": [-3.0, 1e30, math.inf],  # PyTorch: NaN at infinity, and fewer digits in float32
     "F.smooth_l1_loss(x, T.ones_like(x), reduction='none')": [math.nan],  # the curvature at NaN
     "F.smooth_l1_loss(x, T.ones_like(x), reduction='none', beta=0.5)": [math.nan],

@@ -79,7 +79,9 @@ def unique(
         if not input.ndim:
             raise IndexError(f"unique: dimension {dim} specified, but the tensor has no dimensions")
         if 0 in [n for d, n in enumerate(input.shape) if d != dim]:
-            raise RuntimeError(f"unique: slices of shape {list(input.shape)} along dimension {dim} hold nothing to compare")
+            raise RuntimeError(
+                f"unique: slices of shape {list(input.shape)} along dimension {dim} hold nothing to compare"
+            )
     array = tensor_operand(input, "unique").detach().numpy()
     values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False)
     results = [as_tensor(values)]

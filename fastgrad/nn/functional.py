@@ -178,16 +178,11 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return e.leaky_relu(input, float(negative_slope))
 
 
-@composite("Elu")
-def _elu(input: Tensor, alpha: float) -> Tensor:
-    below = e.expm1_op(pointwise.where(input > 0, 0.0, input))
-    return pointwise.where(input > 0, input, below * alpha)
-
-
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """The input where it is positive, else alpha (exp(input) - 1)."""
-    tensor_operand(input, "elu")
-    return _written(elu, input, alpha) if inplace else _elu(input, float(alpha))
+    if not tensor_operand(input, "elu").is_floating_point():
+        raise NotImplementedError(f'"elu" not implemented for {input.dtype}; convert it with .float()')
+    return _written(elu, input, alpha) if inplace else e.elu(input, float(alpha))
 
 
 @composite("Silu")

@@ -140,7 +140,19 @@ clamp_max = elementwise(
 )
 relu = elementwise("relu", lambda a: where(a < 0, 0, a), lambda g, y, a: (relu_slope(g, y),), types="signed")
 leaky_relu = elementwise(
-    "leaky_relu", lambda a, b: where(a > 0, a, a * b), lambda g, y, a, b: (leaky_slope(g, a, b), None), types="signed"
+    "leaky_relu",
+    lambda a, b: where(a > 0, a, a * b),
+    lambda g, y, a, b: (leaky_slope(g, a, b), g * where(a > 0, 0, a)),
+    types="signed",
+)
+elu = elementwise(  # its slope below 0 keeps its digits, unlike y + b; at 0 it is b, and has no slope itself, as in PyTorch
+    "elu",
+    lambda a, b: where(a > 0, a, b * expm1(a)),
+    lambda g, y, a, b: (
+        g * where(a < 0, b * exp(where(a < 0, a, 0)), where(a > 0, 1, where(a == 0, b, a))),
+        g * where(a < 0, expm1(where(a < 0, a, 0)), 0),
+    ),
+    types="float",
 )
 
 # the gradient a of a function with a knee at 0, at b; its own with respect to b is zero, not none
@@ -153,7 +165,7 @@ relu_slope: Elementwise = elementwise(
 leaky_slope: Elementwise = elementwise(
     "leaky_slope",
     lambda a, b, c: where(b > 0, a, a * c),
-    lambda g, y, a, b, c: (leaky_slope(g, b, c), zero(g), None),
+    lambda g, y, a, b, c: (leaky_slope(g, b, c), zero(g), g * where(b > 0, 0, a)),
     label="LeakyReluBackwardBackward0",
 )
 
