@@ -12,7 +12,7 @@ from typing import Any
 
 from . import recording as tape
 from .hooks import call_hooks
-from .recording import Trace, local
+from .recording import Node, Trace, local
 from .tensor import Tensor
 
 __all__ = ["Arrivals", "fresh", "total", "unshared"]
@@ -28,6 +28,8 @@ def total(parts: Sequence[Tensor]) -> Tensor:
 
 def fresh(tr: Trace, t: Tensor) -> Tensor:
     """A gradient as a tensor of its own, whatever else has the same value."""
+    if t._at[0] == tr.epoch and type(t._meta) is Node:
+        return tape.result(tr, t._meta)
     slot = t._at[1] if t._at[0] == tr.epoch else tape.enter(tr, t)
     return tape.result(tr, tr.entries()[slot])
 
@@ -60,10 +62,14 @@ class Arrivals:
             return None
         sources = region.sources
         here: list[Tensor] = []
+        watched = any([leaf._looked_at for leaf, _ in self.leaves.values()])
         for source in sources.values():
             if source is None or type(source) is tuple or source._origin is not None:
                 return None  # there may be more behind
+            watched = watched or source._looked_at
             here.append(source if source._stands_for is None else source._stands_for)
+        if not watched:
+            return None
         last = {id(leaf) for leaf in here}
         for key in [key for key in self.leaves if key not in last]:
             self._deliver(*self.leaves.pop(key))
@@ -105,7 +111,8 @@ class Arrivals:
         if local.trace.capture is not None:
             leaf._walked = True
         if leaf._hooks:
-            g = unshared(local.trace, call_hooks(leaf._hooks, g))
+            seen = call_hooks(leaf._hooks, g)
+            g = g if seen is g else unshared(local.trace, seen)
         if not self.accumulate:
             self.found[id(leaf)] = g
         elif leaf._meta.requires_grad:

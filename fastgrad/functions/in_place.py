@@ -122,7 +122,7 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
         current = storage.at[1]
     if storage not in tr.written and storage.array is not None:
         tr.written[storage] = current
-    made = value_slot
+    made, made_node = value_slot, value_node
     if not t._whole:
         if tr.capture is not None:
             tr.capture.fixed.add(storage)
@@ -137,7 +137,8 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
             if whole._meta.requires_grad and not mine:
                 whole = tape.apply(arrays.detach, (whole,))  # the history that other handles have is none of this one's
             geometry = (t._meta.shape, t._strides, t._offset)
-            made = tape.apply(arrays.as_strided_scatter, (whole, part), geometry)._at[1]
+            scattered = tape.apply(arrays.as_strided_scatter, (whole, part), geometry)
+            made, made_node = scattered._at[1], scattered._meta
         finally:
             tr.static -= 1
         tr.live.pop()
@@ -148,7 +149,7 @@ def _write(tr: Trace, t: Tensor, storage: Storage, value_slot: int, value_node: 
         _remember(tr, storage, made, current)
         storage.at = (tr.epoch, made)
         storage.version += 1
-    related = tr.entries()[made].requires_grad
+    related = made_node.requires_grad
     storage.family = weakref.ref(t if t._base is None else t._base) if related else None
     for reference in storage.aliases or ():
         other = reference()
