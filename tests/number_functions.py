@@ -1,4 +1,4 @@
-# ruff: noqa: UP030, UP032
+# ruff: noqa: UP032
 """Functions of a tensor, an int and a float: statements that hand numbers to code written in C, which takes them as they are.
 
 `FUNCTIONS` has all of them. Numbers that differ from call to call must be noticed where they decide what a compiled function does.

@@ -47,7 +47,12 @@ def _check(t: Tensor, tr: Trace) -> None:
                 "A view was created in no_grad mode and is being modified inplace with grad mode enabled: whether the gradient "
                 "is to know of it can't be told. Make the view outside of no_grad, or write under no_grad, or to a detach()."
             )
-    if t._strides is not None and any([s == 0 and n > 1 for s, n in zip(t._strides, t._meta.shape, strict=True)]):
+    shape = t._meta.shape
+    if (
+        t._strides is not None
+        and any([s == 0 and n > 1 for s, n in zip(t._strides, shape, strict=True)])
+        and 0 not in shape
+    ):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
