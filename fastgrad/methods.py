@@ -38,7 +38,7 @@ class Methods:
     __getitem__, __setitem__ = indexing.getitem, indexing.setitem
     __hash__ = object.__hash__
 
-    def __pos__(self) -> Any:
+    def __pos__(self: Any) -> Any:
         if self._meta.dtype.category == BOOL:
             raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
         return self
