@@ -240,9 +240,12 @@ class Template:
     def _all_of(self, t: Tensor) -> Tensor:
         """A tensor that is all of a pending storage: one of the handles, or one for the purpose."""
         storage = t._storage
-        for reference in (lambda: t, *(storage.aliases or ())):
-            other = reference()
-            if other is not None and other._whole and other._at == storage.at and not other._detached:
+        whole = [x for r in (lambda: t, *(storage.aliases or ())) if (x := r()) is not None and x._whole]
+        for other in whole:
+            if other._at == storage.at and not other._detached:
+                return other  # type: ignore[no-any-return]
+        for other in whole:  # one that has to find its place again, after writes to parts of it
+            if other._at[0] != self.tr.epoch and not other._meta.requires_grad:
                 return other  # type: ignore[no-any-return]
         return tape.blank(storage.at, self.tr.entries()[storage.at[1]])  # type: ignore[no-any-return]
 

@@ -240,7 +240,8 @@ class Capture(Recorder):
                 exists = type(t._meta) is Signature and t._storage is not None and t._storage.array is not None
                 if exists and t._meta.requires_grad != wanted:
                     self.store(t, "`requires_grad` of a tensor is changed", None)
-                self.watch.tensors[id(t)] = t
+                if exists:
+                    self.watch.tensors[id(t)] = t
         else:
             self.store(thing, f"`{f.__name__}`", None)
 

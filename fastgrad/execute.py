@@ -147,6 +147,8 @@ _FREE = _calibrate_free()
 def flush(tr: Trace) -> None:
     """Run the trace and start a new one; after an error, too."""
     lock, epoch = tr.lock, tr.epoch
+    if tr.capture is not None:  # what comes now would be all that a replay has
+        tr.capture.release("a value that is needed at once")
     lock.acquire()
     try:
         if tr.draft is not None and tape.finish_draft(tr):

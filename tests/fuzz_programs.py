@@ -22,6 +22,8 @@ import copy
 import faulthandler
 import functools
 import importlib
+import itertools
+import linecache
 import os
 import pickle
 import re
@@ -223,8 +225,9 @@ class Side:
             try:
                 with warnings.catch_warnings(), self.context():
                     warnings.simplefilter("ignore")
+                    has_source = self.mode == "compiled" and len(program.lines) % 4 > 0
                     for line in program.lines:
-                        exec(code_of(line.text()), names)
+                        exec(code_of(line.text(), has_source), names)
                 return shown
             except Refused:
                 continue
@@ -236,8 +239,15 @@ class Side:
 
 
 @functools.lru_cache(maxsize=50_000)
-def code_of(text: str) -> Any:
-    return compile(text, "<program>", "exec")
+def code_of(text: str, has_source: bool = False) -> Any:
+    """The code of some statements. `has_source`: the text is known as a file's is, so that `compile` sees what functions read."""
+    name = f"<program {next(_texts)}>" if has_source else "<program>"
+    if has_source:
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    return compile(text, name, "exec")
+
+
+_texts = itertools.count()
 
 
 def look(names: dict[str, Any]) -> dict[str, Any]:

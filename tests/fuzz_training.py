@@ -122,7 +122,7 @@ class Training(Writer):
             f"q1[{i}].register_hook(lambda g: g * 0.5)",
             f"q1[{i}].register_hook(lambda g: log.append(float(g.sum())))",
             f"q1[{i}].register_hook(lambda g: g.clamp(-0.25, 0.25))",
-            f"q1[{i}].register_post_accumulate_grad_hook(lambda p: p.grad.mul_(0.5))",
+            f"q1[{i}].register_post_accumulate_grad_hook(lambda p: [p.grad.mul_(0.5), None][1])",
             f"q1[{i}].register_post_accumulate_grad_hook(lambda p: log.append(float(p.grad.sum())))",
             f"q1[{i}].register_post_accumulate_grad_hook({self.one_of(*STEPS_IN_HOOKS)})",
         ]
@@ -242,6 +242,8 @@ class Training(Writer):
             "for p, g in zip(q1, T.autograd.grad(l1, q1)): p.grad = g if p.grad is None else p.grad + g",
             "g2 = T.autograd.grad(l1, q1)\nfor p, g in zip(q1, g2): p.grad = g.detach().clone()", "l1.backward(gradient=T.full_like(l1, 0.5))",
             "l1.backward(create_graph=True)\nfor p in q1: p.grad = p.grad.detach()",
+            "g2 = T.autograd.grad(l1, q1)\nfor p, g in zip(q1, T.cat([g.reshape(-1) for g in g2]).split([p.numel() for p in q1])): p.grad = g.view_as(p)",
+            "l1.backward()\nfor p in q1: p.grad = p.grad[:]", "h2 = q1[0].grad; q1[0].grad = None; l1.backward(); q1[0].grad = q1[0].grad if h2 is None else h2",
         ))]  # fmt: skip
 
     def change_gradients(self) -> list[Line]:
@@ -255,6 +257,8 @@ class Training(Writer):
             f"q1[{i}].grad = None", f"q1[{i}].grad.zero_()", f"q1[{i}].grad.copy_(q1[{i}].data)",
             "h2 = sum((p.grad ** 2).sum() for p in q1).sqrt()\nfor p in q1: p.grad.mul_(1 / (h2 + 1))",
             "for p in q1: p.grad.copy_(p.grad.sign())", "for p in q1: p.grad[p.grad > 0.1] = 0.1",
+            f"r3 = q1[{i}].grad.view(-1)", f"r3 = q1[{i}].grad", f"q1[{i}].grad.view(-1)[0] = 0.25", f"q1[{i}].grad = q1[{i}].data.clone()",
+            f"q1[{i}].grad.detach().mul_(0.5); r3 = q1[{i}].grad.detach()",
             "h2 = T.cat([p.grad.view(-1) for p in q1]).norm()\nfor p in q1: p.grad.div_(h2.clamp(min=1.0))",
         ))]  # fmt: skip
 
@@ -292,7 +296,7 @@ class Training(Writer):
         if not self.plain:
             choices += ["log.append(l1.item())", "log.append(float(l1))", "log.append(l1.detach())", "if k % 2: log.append(l1.item())",
                         f"log.append(q1[{i}].tolist())", f"log.append(q1[{i}].grad)", f"log.append(q1[{i}].data)", "log.append(l1.detach().numpy().copy())",
-                        "log.append(f'{l1.item():.6f}')"]  # fmt: skip
+                        "log.append(f'{l1.item():.3f}')"]  # fmt: skip
         if self.has("a1"):
             choices += ["for a, p in zip(a1, q1): a.data.lerp_(p.data, 0.25)", "for a, p in zip(a1, q1): a.data.mul_(0.9).add_(p.data, alpha=0.1)",
                         "for a, p in zip(a1, q1): a.data = 0.9 * a.data + 0.1 * p.data", "for a, p in zip(a1, q1): a.data.copy_(p.data)"] * 2  # fmt: skip
@@ -361,7 +365,7 @@ class Training(Writer):
                 loop.append(self.between_text())
             before = list(self.lines)
             if self.emit(Line(head, (*body, Line(returned)))) and self.emit(
-                Line(f"for k in range({self.rng.randint(2, 6)}):", tuple(loop))
+                Line(f"for k in range({self.rng.randint(3, 9)}):", tuple(loop))
             ):
                 return
             self.lines = before
@@ -378,7 +382,10 @@ class Training(Writer):
             f"log.append(q1[{i}].tolist())", "x1.mul_(0.75)", "x1[0] = 0.5", "y1.data.neg_()", "y1 = y1 * 0.5", f"v1 = q1[{i}].data", f"v2 = q1[{i}].detach().view(-1)",
             f"v3 = q1[{i}].detach().numpy()", f"T.nn.init.constant_(q1[{i}], 0.25)", f"with T.no_grad(): log.append({self.forward.format(x='x1')}.sum().item())",
             "T.nn.utils.vector_to_parameters(T.nn.utils.parameters_to_vector(q1) * 0.5, q1)", "for p in q1:\n    if p.grad is not None: p.grad.zero_()",
-            f"v4 = q1[{i}].grad", "for p in q1: p.data.add_(0.0625)", f"log.append(q1[{i}].data)", "a1 = [p.data.clone() for p in q1]",
+            f"v4 = q1[{i}].grad", f"q1[{i}].grad = T.ones_like(q1[{i}])", f"v5 = T.ones_like(q1[{i}]); q1[{i}].grad = v5[:]",
+            f"q1[{i}].grad = T.ones(2, *q1[{i}].shape, dtype=q1[{i}].dtype)[1]", f"k4 = q1[{i}].register_hook(lambda g: g * 0.5)",
+            f"k4 = q1[{i}].register_post_accumulate_grad_hook(lambda p: [p.grad.mul_(0.5), None][1])",
+            "for p in q1: p.data.add_(0.0625)", f"log.append(q1[{i}].data)", "a1 = [p.data.clone() for p in q1]",
         ]  # fmt: skip
         if self.has("v1"):
             choices += ["v1.add_(0.125)", "v1[0] = 0.375"]
@@ -393,6 +400,8 @@ class Training(Writer):
             choices += ["o1.param_groups[0]['lr'] *= 0.5", "s2 = o1.state_dict()", "s2 = copy.deepcopy(o1.state_dict())", "o1.zero_grad()",
                         "o1 = T.optim.SGD(q1, lr=0.1, momentum=0.5)", "o1 = T.optim.Adam(q1, lr=0.1)", "o1.step()", "for g in o1.param_groups: g['weight_decay'] = 0.1",
                         "o1.load_state_dict(o1.state_dict())", "q1[0].grad = None; o1.step()"]  # fmt: skip
+            choices += ["o1.param_groups[0]['params'].reverse()", "o1.param_groups[0]['params'] = q1[:1]; o1.param_groups = o1.param_groups[:1]",
+                        "o1.add_param_group(o1.param_groups.pop())", "o1.state.clear()"]  # fmt: skip
         if self.has("s2"):
             choices += ["o1.load_state_dict(s2)"] * 3
         if self.module:
@@ -412,7 +421,7 @@ class Training(Writer):
         if self.has("m2"):
             choices += ["m1.load_state_dict(m2.state_dict())", "for a, p in zip(m2.parameters(), m1.parameters()): a.data, p.data = p.data, a.data",
                         "m1, m2 = m2, m1; q1 = list(m1.parameters())"]  # fmt: skip
-        for name in ("k1", "k2", "k3"):
+        for name in ("k1", "k2", "k3", "k4"):
             if self.has(name):
                 choices += [f"{name}.remove()"] * 2
         return Line(self.rng.choice(choices))

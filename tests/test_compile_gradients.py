@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastgrad
@@ -436,6 +437,53 @@ def test_hooks_are_those_that_are_there(step: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*runs its Python", RuntimeWarning)
         check([hooked(fastgrad, step, False), hooked(fastgrad, step, True), hooked(torch, step, False)])
+
+
+def parts_of_one_result(a: Any, x: Any) -> None:
+    gradients = a.T.autograd.grad(loss(a, x), [a.w, a.v])
+    together = a.T.cat([g.reshape(-1) for g in gradients])
+    for p, g in zip((a.w, a.v), together.split([4, 2]), strict=True):
+        p.grad = g.view_as(p)
+    a.w.grad.copy_(a.w.data)
+    for p in (a.w, a.v):
+        p.grad *= 0.5
+
+
+def a_parameter_of_a_result(a: Any, x: Any) -> Any:
+    a.sums.add_(1)
+    q = a.T.nn.Parameter(x * a.sums[:2])
+    q.requires_grad_()
+    (q * q).sum().backward()
+    a.sums.view(-1)[np.array([2])] = 2.0
+    return q.grad
+
+
+def a_parameter_of_numbers(a: Any, x: Any) -> Any:
+    a.sums.add_(1)
+    q = a.T.nn.Parameter(a.T.tensor([1.5, 0.25]))
+    q.requires_grad_()
+    a.sums.view(-1)[np.array([2])] = 2.0
+    return q, x + a.sums[1:3]
+
+
+def a_layer(a: Any, x: Any) -> Any:
+    a.sums.mul_(2)
+    layer = a.T.nn.Linear(2, 1)
+    layer.load_state_dict({"weight": a.w.detach()[:1] + a.sums[:2], "bias": x[:1]})
+    layer(x).sum().backward()
+    return layer.weight.grad, a.sums + 1
+
+
+MADE = [parts_of_one_result, a_parameter_of_a_result, a_parameter_of_numbers, a_layer]
+
+
+@pytest.mark.parametrize("change", [no_change, what_is_known], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("step", MADE, ids=lambda f: f.__name__)
+def test_leaves_that_a_function_makes_are_made_by_every_call(step: Any, change: Any) -> None:
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*runs its Python", RuntimeWarning)
+        check([run(fastgrad, step, change, False), run(fastgrad, step, change, True), run(torch, step, change, False)])
 
 
 def test_hooks_of_other_tensors_leave_what_was_recorded() -> None:
