@@ -206,11 +206,7 @@ class Replay:
             return False
         if not all(map(is_, map(_STORAGE, self.known), self.storages)) and self._layout() != self.layout:
             return False
-        for leaf, meta, *where in self.gradients:
-            g = leaf._grad
-            if g is not None and (g._meta is not meta or [g._strides, g._whole] != where):
-                return False
-        if self.gradients and self._kin([leaf._grad for leaf, *_ in self.gradients], arguments) != self.kin:
+        if self.gradients and not self._gradients_hold(arguments):
             return False
         for options, key, truth in self.capture.switches:
             if bool(options[key]) is not truth:
@@ -223,6 +219,23 @@ class Replay:
                 return False
         known = self.known_storages
         return [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage in known] == self.overlaps
+
+    def _gradients_hold(self, arguments: list[Any]) -> bool:
+        """Whether the gradients that the call has found are of the same kind again, and as much or little related."""
+        found = []
+        for leaf, meta, strides, whole in self.gradients:
+            g = leaf._grad
+            if g._meta is not meta or g._strides != strides or g._whole != whole:
+                return False
+            found.append(g._storage)
+        own = set(found)
+        if len(own) == len(found) and own.isdisjoint(map(_STORAGE, self.known)):
+            for x in arguments:
+                if isinstance(x, Tensor) and x._storage in own:
+                    break
+            else:
+                return self.kin is None
+        return self._kin([leaf._grad for leaf, *_ in self.gradients], arguments) == self.kin
 
     def _kin(self, gradients: list[Any], arguments: list[Any]) -> list[Any] | None:
         """Which gradients are, or lie in the memory of, known tensors, arguments or each other; None if none is."""
