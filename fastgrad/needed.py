@@ -6,13 +6,13 @@ no others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .recording import Node
 from .shared_graph import region
 
-__all__ = ["on_the_way", "targets", "through_graphs"]
+__all__ = ["behind", "on_the_way", "targets", "through_graphs"]
 
 
 def targets(
@@ -65,12 +65,27 @@ def _origin(source: Any) -> tuple[Any, int] | None:
     return None if origin is None else (region(origin[0]), origin[1])
 
 
-def on_the_way(entries: Sequence[Node], goals: frozenset[int] | None) -> set[int] | None:
-    """The slots from which one of the goals can be reached; None if there are no goals, and so no limit."""
+def on_the_way(
+    entries: Sequence[Node], goals: frozenset[int] | None, roots: Iterable[int] | None = None
+) -> set[int] | None:
+    """The slots, of all or of those that lie behind the roots, from which one of the goals can be reached; None if there are no
+    goals, and so no limit."""
     if goals is None:
         return None
     way = set(goals)
-    for slot, node in enumerate(entries):
-        if slot not in way and any([x in way for x in node.operands]):
+    for slot in range(len(entries)) if roots is None else sorted(behind(entries, roots)):
+        if slot not in way and any([x in way for x in entries[slot].operands]):
             way.add(slot)
     return way
+
+
+def behind(entries: Sequence[Node], roots: Iterable[int]) -> set[int]:
+    """The slots that a walk from the roots may come to: a long trace has many more."""
+    seen: set[int] = set()
+    stack = list(roots)
+    while stack:
+        slot = stack.pop()
+        if slot not in seen:
+            seen.add(slot)
+            stack += [x for x in entries[slot].operands if entries[x].requires_grad]
+    return seen

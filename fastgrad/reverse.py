@@ -16,7 +16,7 @@ from typing import Any
 
 from . import recording as tape
 from .arrival import Arrivals, fresh, total, unshared
-from .needed import on_the_way, targets, through_graphs
+from .needed import behind, on_the_way, targets, through_graphs
 from .ops import arrays
 from .ops.arrays import sum_to
 from .ops.table import CONVERT, reads
@@ -474,7 +474,7 @@ def _run(
         where = _region_of(tr, t)
         if where is not None:
             by_region.setdefault(where[0], {})[where[1]] = t
-    ways = None if wanted is None else through_graphs([*starts, *_behind(tr)], wanted, by_region)
+    ways = None if wanted is None else through_graphs([*starts, *_behind(tr, starts.get(None, ()))], wanted, by_region)
     full = 0  # traces that were cut because they were full
     while starts:
         region = max(starts, key=lambda r: r.order if r is not None else 1 << 62)
@@ -512,9 +512,13 @@ def _run(
     return arrivals.finish(tr)
 
 
-def _behind(tr: Trace) -> list[Any]:
-    """The graphs in which the history of the pending trace goes on."""
-    return [region_of(s[0]) for s in tr.sources.values() if type(s) is tuple]
+def _behind(tr: Trace, roots: Iterable[int]) -> list[Any]:
+    """The graphs in which the history of slots of the pending trace goes on."""
+    sources = [(slot, region_of(s[0])) for slot, s in tr.sources.items() if type(s) is tuple]
+    if not sources:
+        return []
+    reached = behind(tr.entries(), roots)
+    return [region for slot, region in sources if slot in reached]
 
 
 def _in_any_order(sources: dict[int, Any]) -> bool:
@@ -581,7 +585,7 @@ def _walk_pending(
         tape.mark(tr, ("start", key), tape.COMPOSITE, (), "backward")
         region = Pending(tr)
         at_sources, kept_values, passed = backward_pass(
-            region, start, keep, _hooks(region), on_the_way(region.entries, goals)
+            region, start, keep, _hooks(region), on_the_way(region.entries, goals, start)
         )
         if not retain and passed:
             freed = frozenset(passed)
@@ -662,7 +666,7 @@ def _walk_graph(
     tr.static += 1
     try:
         at_sources, kept, passed = backward_pass(
-            reader, start, keep, _hooks(graph), on_the_way(graph.entries, goals), complete
+            reader, start, keep, _hooks(graph), on_the_way(graph.entries, goals, start), complete
         )
     finally:
         tr.static -= 1

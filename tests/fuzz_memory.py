@@ -143,7 +143,7 @@ class Memory(Writer):
         shape = tuple(value.shape)
         choices = [".unsqueeze(0)", f".view_as({text})", "[...]", ".squeeze()"]
         choices += [".detach()", ".data", ".view(-1)", "[None]", f".expand(2, *{text}.shape)"]
-        if (value if value._base is None else value._base).is_contiguous():
+        if _whole(value).is_contiguous():
             choices += [".contiguous()", ".flatten()", ".reshape(-1)"]
         if len(shape) >= 1 and shape[0]:
             n = shape[0]
@@ -544,6 +544,13 @@ class Memory(Writer):
             for _ in range(self.rng.randint(2, 4)):
                 self.emit(f"{targets}{'= ' if names else ''}{call}")
                 self.act(self.actions, self.rng.randint(0, 2))
+
+
+def _whole(value: Any) -> Any:
+    """What a tensor is a view of, unless it has got other data since; or itself."""
+    base = value._base
+    same = base is not None and base.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+    return base if same else value
 
 
 def _overlaps(value: Any) -> bool:
