@@ -10,6 +10,7 @@ Not written, because fastgrad's answer is another one and the better one:
   anywhere; in fastgrad they require none.
 - `contiguous()` and its like of what is computed from a transposed tensor: PyTorch keeps the operand's strides and copies
   then, in fastgrad all results are contiguous.
+- `.data =` of views, which PyTorch still takes for relatives of what they have shown.
 - `retain_grad` of views: when their memory is written through another handle under `no_grad`, PyTorch forgets it.
 - `asarray` of an array of no dimension: PyTorch copies it, fastgrad shares its memory as with any other.
 - Gradients that are their parameter's memory: PyTorch's AdamW decays both before it reads the gradient.
@@ -310,7 +311,7 @@ class Memory(Writer):
         self.emit(f"try: {text}\nexcept Exception: log.append(0)")
 
     def assign_data(self) -> None:
-        a = self.pick()
+        a = self.pick(lambda v: v._base is None)
         if a is None:
             return
         shape = self.names[a].shape

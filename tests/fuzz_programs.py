@@ -314,6 +314,9 @@ class Mismatch(AssertionError):
 
 def far(ours: Any, theirs: Any, tolerance: float) -> bool:
     """Whether two values differ by more than roundings."""
+    if isinstance(ours, str) and isinstance(theirs, str):
+        with contextlib.suppress(ValueError):
+            ours, theirs, tolerance = float(ours), float(theirs), max(tolerance, 1e-5)
     if not isinstance(ours, np.ndarray) and not isinstance(ours, (float, np.floating)):
         return type(ours) is not type(theirs) or ours != theirs
     a, b = np.asarray(ours), np.asarray(theirs)

@@ -80,6 +80,10 @@ def assign(t: Tensor, value: Tensor) -> Tensor:
             return t
     own = type(value._meta) is Node and value._storage is None  # else the node may be another trace's
     value_node = value._meta if own else tr.entries()[value_slot]
+    if value_node.requires_grad and (value_node.op is tape.LEAF or value_node.op is tape.ALIAS):
+        value = value.clone()  # the copy is an entry of its own, not the input
+        value_slot = tape.slots_of(tr, (value,))[0]
+        value_node = tr.entries()[value_slot]
     if tr.grad_enabled and t._meta.requires_grad and not value_node.requires_grad and not t.is_leaf:
         value_slot = _overwritten(tr, t, value_slot)
         value_node = tr.entries()[value_slot]
