@@ -23,16 +23,27 @@ class GradFn:
             tape.unfold(tr)
             meta = tensor._meta
             if type(meta) is not Signature:
-                self._name = meta.name or meta.op.label
                 self._entries, self._slot, self._sources = list(tr.entries()), meta.slot, dict(tr.sources)
             else:
                 graph, slot = tensor._origin
-                self._name = meta.name or graph.entries[slot].op.label
                 self._entries, self._slot, self._sources = graph.entries, slot, graph.sources
         else:
-            node = entries[slot]
+            meta = entries[slot]
             self._entries, self._slot, self._sources = entries, slot, sources
-            self._name = node.name or node.op.label
+        self._name = meta.name or self._made().label
+
+    def _made(self) -> Any:
+        """The operation; an input's is that of the graph in which its history goes on."""
+        node, sources = self._entries[self._slot], self._sources
+        while node.op is LEAF or node.op is ALIAS:
+            source = sources.get(node.slot)
+            origin = source if isinstance(source, tuple) or source is None else source._origin
+            if origin is None:
+                return arrays.clone
+            graph, slot = origin
+            node, sources = graph.entries[slot], graph.sources
+            self._entries, self._slot, self._sources = graph.entries, slot, sources
+        return node.op
 
     @staticmethod
     def of(tensor: Tensor) -> GradFn:
