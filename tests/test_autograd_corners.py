@@ -358,6 +358,41 @@ def a_hook_with_a_backward_of_its_own(T: Any) -> Any:
     return p.grad, q.grad
 
 
+@case
+def a_copy_of_a_leaf_has_hooks_and_a_gradient_of_its_own(T: Any) -> Any:
+    w, seen = leaf(T), []
+    copied = T.empty(3).copy_(w)
+    copied.register_hook(lambda g: seen.append(g))
+    copied.retain_grad()
+    item = T.zeros(3)
+    item[:] = w
+    part = T.zeros(3)
+    part[0:2] = w[1:]
+    (copied * 2 + item * 3 + w * 4 + part).sum().backward()
+    return w.grad, copied.grad, seen, copied.is_leaf, item.is_leaf, part.is_leaf, copied.grad_fn is None
+
+
+@case
+def what_was_given_up_does_not_matter_for_another_input(T: Any) -> Any:
+    v, p = leaf(T), leaf(T)
+    done = (v * v).sum()
+    done.backward()
+    return T.autograd.grad((p * done * 0.75).sum(), p), T.autograd.grad((p * done).sum(), [p], create_graph=True)
+
+
+@case
+def an_array_changes_what_a_view_with_a_history_shows(T: Any) -> Any:
+    v = leaf(T, 4)
+    array = v.detach().numpy()
+    first, second = v[:2], v.view(-1)[2:]
+    product = first * 2
+    array[:] += 0.5
+    total = (first * first).sum() + second.tanh().sum() + product.sum()
+    total.backward()
+    array[0] = 7.0
+    return first, second, total, v.grad
+
+
 # --------------------------------------------------------------------------------------- backward hooks of modules
 
 
