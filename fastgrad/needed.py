@@ -28,13 +28,19 @@ def targets(
     """
     found = set(inside)
     for slot, source in sources.items():
-        origin = _origin(source)
-        if origin is not None:
-            leads = ways is None or origin[0] not in ways or origin[1] in ways[origin[0]]
-        else:
-            leads = source is None or id(source) in wanted or id(source._stands_for) in wanted
-        if leads:
+        if source is None:
             found.add(slot)
+            continue
+        origin = source if type(source) is tuple else source._origin
+        if origin is None:
+            if id(source) in wanted or (source._stands_for is not None and id(source._stands_for) in wanted):
+                found.add(slot)
+        elif ways is None:
+            found.add(slot)
+        else:
+            graph = region(origin[0])
+            if graph not in ways or origin[1] in ways[graph]:
+                found.add(slot)
     return frozenset(found)
 
 
@@ -44,7 +50,7 @@ def through_graphs(
     """For each graph behind the regions of the roots, the slots from which a wanted tensor can be reached; None where nobody would
     see the difference: no hooks, no Functions, and nothing that a walk before has given up."""
     graphs: set[Any] = set()
-    stack = [region for region in starts if region is not None]
+    stack = list(starts)
     while stack:
         graph = stack.pop()
         if graph not in graphs:

@@ -474,7 +474,10 @@ def _run(
         where = _region_of(tr, t)
         if where is not None:
             by_region.setdefault(where[0], {})[where[1]] = t
-    ways = None if wanted is None else through_graphs([*starts, *_behind(tr, starts.get(None, ()))], wanted, by_region)
+    ways = None
+    if wanted is not None:
+        graphs = [*[region for region in starts if region is not None], *_behind(tr, starts.get(None, ()))]
+        ways = through_graphs(graphs, wanted, by_region) if graphs else None
     full = 0  # traces that were cut because they were full
     while starts:
         region = max(starts, key=lambda r: r.order if r is not None else 1 << 62)
