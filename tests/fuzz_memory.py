@@ -10,6 +10,7 @@ Not written, because fastgrad's answer is another one and the better one:
   anywhere; in fastgrad they require none.
 - `contiguous()` and its like of what is computed from a transposed tensor: PyTorch keeps the operand's strides and copies
   then, in fastgrad all results are contiguous.
+- Writes whose operand lies elsewhere in the memory that is written: PyTorch reads in part what it has just written.
 - `.data =` of views, which PyTorch still takes for relatives of what they have shown.
 - `retain_grad` of views: when their memory is written through another handle under `no_grad`, PyTorch forgets it.
 - `asarray` of an array of no dimension: PyTorch copies it, fastgrad shares its memory as with any other.
@@ -252,6 +253,8 @@ class Memory(Writer):
     def write_text(self, text: str, value: Any) -> str:
         """A statement that writes to what the text names."""
         k, x = self.number(), self.operand(value, text)
+        if (operand := self.value(x)) is not None and _meets(operand, value):
+            x = f"{x}.clone()"
         kind = self.rng.random()
         if kind < 0.35:
             index = self.index(value)
@@ -545,6 +548,13 @@ class Memory(Writer):
             for _ in range(self.rng.randint(2, 4)):
                 self.emit(f"{targets}{'= ' if names else ''}{call}")
                 self.act(self.actions, self.rng.randint(0, 2))
+
+
+def _meets(operand: Any, target: Any) -> bool:
+    """Whether an operand lies in the target's memory, elsewhere than the target itself."""
+    same = operand.untyped_storage().data_ptr() == target.untyped_storage().data_ptr()
+    place = lambda t: (tuple(t.shape), t.stride(), t.storage_offset())  # noqa: E731
+    return same and place(operand) != place(target)
 
 
 def _whole(value: Any) -> Any:
