@@ -325,6 +325,7 @@ class Tensor(Protocols, Methods):
                 tr.capture.refuse("making a computed tensor a leaf")
             self._materialize()
             meta = self._meta
+        tape.leave_capture("whether a tensor requires a gradient is changed")
         self._meta = Signature.of(meta.shape, meta.dtype, requires_grad)
         self._at = STALE
         return self
@@ -337,6 +338,9 @@ class Tensor(Protocols, Methods):
         """Leave the graph in place. RuntimeError for a view."""
         if self._base is not None:
             raise RuntimeError("detach_: can't detach views in-place. Use detach() instead.")
+        if not self.requires_grad:
+            return self
+        tape.leave_capture("a tensor leaves the graph in place")
         self._materialize()
         self._meta = Signature.of(self._meta.shape, self._meta.dtype)
         self._origin, self._at, self._watch = None, STALE, None

@@ -598,3 +598,31 @@ def test_a_write_by_another_thread_while_a_call_is_recorded(name: str, write: st
         assert w._version - versions[0] == other._version - versions[1]
         w.add_(k)
         other.add_(k)
+
+
+FLAGS: dict[str, Callable[[Any, Any], Any]] = {
+    "detached in place": lambda w, x: (w * x, w.detach_())[0],
+    "frozen": lambda w, x: (w * x, w.requires_grad_(False))[0],
+    "frozen by attribute": lambda w, x: (w * x, setattr(w, "requires_grad", False))[0],
+    "frozen and thawed": lambda w, x: (w.requires_grad_(False), w * x, w.requires_grad_(True))[1],
+    "a result detached": lambda w, x: (w * x).detach_(),
+    "detached twice": lambda w, x: (w.detach() * x).detach_() * w,
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_changes_of_whether_a_gradient_is_required_happen_in_every_call(name: str) -> None:
+    runs = []
+    warnings.simplefilter("ignore", RuntimeWarning)
+    for compiled in (False, True):
+        w, x = torch.ones(3, requires_grad=True), torch.arange(3.0)
+        f = functools.partial(FLAGS[name], w)
+        step = torch.compile(lambda x, f=f: f(x)) if compiled else f
+        seen = []
+        for k in range(5):
+            y = step(x)
+            seen.append((y.requires_grad, w.requires_grad, y.tolist()))
+            if k == 2:
+                w.requires_grad_(True)
+        runs.append(seen)
+    assert runs[0] == runs[1]
