@@ -11,6 +11,7 @@ Not written, because fastgrad's answer is another one and the better one:
 - `contiguous()` and its like of what is computed from a transposed tensor: PyTorch keeps the operand's strides and copies
   then, in fastgrad all results are contiguous.
 - Writes whose operand lies elsewhere in the memory that is written: PyTorch reads in part what it has just written.
+- `.data =` of another shape for what requires a gradient: no gradient of a graph before would fit.
 - `.data =` of views, which PyTorch still takes for relatives of what they have shown.
 - `retain_grad` of views: when their memory is written through another handle under `no_grad`, PyTorch forgets it.
 - `asarray` of an array of no dimension: PyTorch copies it, fastgrad shares its memory as with any other.
@@ -328,7 +329,10 @@ class Memory(Writer):
                     f"{a}.data = {big}{self.one_of('', '.data', '.detach()')}[{start}:{start + n}].view({tuple(shape)})"
                 )
             else:
-                self.emit(f"{a}.data = {self.operand(self.names[a], a)}")
+                other = self.operand(self.names[a], a)
+                made = self.value(other)
+                if not self.names[a].requires_grad or (made is not None and made.shape == shape):
+                    self.emit(f"{a}.data = {other}")
             return
         text = self.one_of(
             f"{a}.data = {b}.data", f"{a}.data = {b}", f"{a}.data = {b}.detach()", f"{a}.data = {b}.data.clone()",
