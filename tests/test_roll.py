@@ -585,20 +585,43 @@ def test_a_rolled_loop_that_becomes_hot_moves_fewer_rows_and_keeps_its_bits() ->
     from fastgrad.kernels import background
     from fastgrad.kernels.loops import MOVING, block_loop, counted_loop
 
-    factor = 0.5 + np.random.default_rng().uniform() / 1e3  # kernels that are not on disk yet
+    bounded = [
+        "sin",
+        "cos",
+        "tanh",
+        "sigmoid",
+        "atan",
+        "erf",
+        "erfc",
+        "asinh",
+        "neg",
+        "abs",
+        "square",
+        "expm1",
+        "relu",
+        "log1p",
+    ]
+    chosen = np.random.default_rng().permutation(bounded)[:5]  # kernels that are not on disk yet
+
+    def through(x: torch.Tensor) -> torch.Tensor:
+        for name in chosen:
+            x = getattr(x.clamp(-0.9, 0.9), name)()
+        return x
 
     def fit(p: torch.Tensor) -> torch.Tensor:
         p.grad = None
         x = p * 1.0
         for _ in range(60):
-            x = x + (p - x * x * factor) * 0.01
+            x = x + (p - through(x)) * 0.01
         loss = (x * x).sum()
         loss.backward()
         return loss
 
     p = torch.tensor(np.linspace(0.5, 1.5, 3), requires_grad=True)
     call = torch.compile(fit)
-    call(p)
+    for _ in range(3):
+        if not call._replays:  # the first call of a process loads what others find
+            call(p)
     program = next(r for replays in call._replays.values() for r in replays).program
     rolled = [k for k in range(program.count) if program.words[k, 0] == counted_loop()]
     before = [int(program.words[k, MOVING]) for k in rolled]
