@@ -781,9 +781,8 @@ def enter(tr: Trace, t: Tensor) -> int:
     if storage.shared and exported(storage):
         return _enter_shared(tr, t)
     current = tr.entered.get(storage) if storage.array is not None else storage.at[1]
-    if (
-        storage.array is not None and type(t._meta) is not Signature
-    ):  # its history is here; the memory may be another thread's
+    # its history is here; the memory may be another thread's
+    if storage.array is not None and type(t._meta) is not Signature:
         return _enter_written(tr, t, enter_storage(tr, t) if current is None else current, False)
     if current is None:
         if t._whole:

@@ -71,9 +71,8 @@ class Replay:
         self._gradients(answer)
         self.views = answer.views
         self.before = answer.before
-        self.plain = not (
-            self.handed or self.before or answer.repeated
-        )  # whether what is handed over is independent of each other
+        # whether the things that are handed over are independent of each other
+        self.plain = not (self.handed or self.before or answer.repeated)
         for t in answer.wanted:
             self._want(tr, t, want, roots)
         self.n_outputs = len(want)

@@ -203,9 +203,8 @@ def _history(tr: Trace, other: Tensor, slot: int) -> None:
     """A tensor whose memory was written through another one takes part in the gradient of what was written."""
     node = tr.entries()[slot]
     if node.requires_grad:
-        if (
-            not other._whole or node.shape != other._meta.shape
-        ):  # a part of the memory, or it has entered as a flat array
+        # a part of the memory, or it has entered as a flat array
+        if not other._whole or node.shape != other._meta.shape:
             node = tape.AS_STRIDED.record_value(
                 tr, slot, (other._meta.shape, other._strides, other._offset), detached=False
             )

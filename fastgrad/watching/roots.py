@@ -32,9 +32,8 @@ def _opcodes(text: str) -> set[int]:
     return set(compile(text, "<probe>", "exec").co_code[::2])
 
 
-_CATCH = _opcodes("try: f()\nexcept E: pass") - _opcodes(
-    "with f(): pass\nif f: g()\nif not f: g()"
-)  # what only handlers of exceptions need
+# what only handlers of exceptions need
+_CATCH = _opcodes("try: f()\nexcept E: pass") - _opcodes("with f(): pass\nif f: g()\nif not f: g()")
 
 
 def watch_all(cap: Any, function: types.FunctionType, arguments: list[Any]) -> None:
